@@ -1,0 +1,4 @@
+package caller
+
+// ParseReply is the parser of the kernel's answers, for fuzzing.
+var ParseReply = parseReply
