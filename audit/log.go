@@ -1,0 +1,247 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxPending is how many bytes of events may wait for the disk before further
+// ones are refused.
+const maxPending = 64 << 20
+
+var (
+	errClosed  = errors.New("the audit log is closed")
+	errTooSlow = errors.New("the audit log's disk does not keep up: the event is not recorded")
+)
+
+// A Log is an append-only file of events, group-committed: one goroutine writes
+// whatever has gathered while it was writing, syncs once and answers all.
+type Log struct {
+	wake  chan struct{} // there is something to write, or it is time to end
+	ended chan struct{} // closed when the writer has returned
+
+	mu      sync.Mutex
+	pending []entry
+	size    int // of pending, in bytes
+	closed  bool
+
+	// The writer's own.
+	file *os.File
+	last link  // of the last durable line
+	end  int64 // where the next line begins
+	torn bool  // a write failed: something may stand after end
+}
+
+// An entry is an event that waits to be durable.
+type entry struct {
+	event []byte
+	done  chan error // has room for one
+}
+
+// Open opens the log at path, making it when absent, and starts the goroutine
+// that writes, which Close ends. What a crash left of an unfinished line, which
+// nobody was told was recorded, is cut off. The file must have one writer: a
+// second Open, in this process or another, is refused.
+func Open(path string) (*Log, error) {
+	l, err := open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the audit log %s: %w", path, err)
+	}
+	go l.writeAll()
+	return l, nil
+}
+
+func open(path string) (l *Log, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, errors.New("another process is writing it: stop it first")
+	} else if err != nil {
+		return nil, fmt.Errorf("locking it: %w", err)
+	}
+	l = &Log{file: f, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	if err := l.resume(); err != nil {
+		return nil, err
+	}
+	return l, syncDir(filepath.Dir(path))
+}
+
+// resume finds the end of the last whole line and its link, and cuts off what
+// stands after it. It touches nothing in a file that is no audit log.
+func (l *Log) resume() error {
+	size, err := l.file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	// Enough for a whole line and a torn one after it.
+	tail := make([]byte, min(size, 2*int64(maxLine)))
+	if _, err := l.file.ReadAt(tail, size-int64(len(tail))); err != nil {
+		return err
+	}
+	whole := bytes.LastIndexByte(tail, '\n') + 1
+	torn := tail[whole:]
+	l.end = size - int64(len(torn))
+	if whole > 0 {
+		last := tail[:whole-1]
+		if _, l.last, err = parseLine(last[bytes.LastIndexByte(last, '\n')+1:]); err != nil {
+			return fmt.Errorf("the line that ends at byte %d: %w: move the file away to begin a new one", l.end, err)
+		}
+	} else if l.end > 0 || len(torn) > 0 && torn[0] != '{' {
+		return errors.New("it is no audit log: move the file away to begin a new one")
+	}
+	if len(torn) == 0 {
+		return nil
+	}
+	slog.Warn("cutting an unfinished line off the audit log", "path", l.file.Name(), "bytes", len(torn))
+	l.torn = true
+	return l.mend()
+}
+
+// Record returns when ev is durable. Without it there is no answer.
+func (l *Log) Record(ctx context.Context, ev Event) error { return l.Append(ev)(ctx) }
+
+// Append begins to record ev; the function it returns waits until ev is
+// durable. For work that can go on meanwhile, such as a signature. Events are
+// written in the order of their Appends. When ctx ends first, ev may or may not
+// be recorded.
+func (l *Log) Append(ev Event) (wait func(context.Context) error) {
+	event, err := ev.encode()
+	if err != nil {
+		return refuse(err)
+	}
+	e := entry{event, make(chan error, 1)}
+	if err := l.enqueue(e); err != nil {
+		return refuse(err)
+	}
+	return func(ctx context.Context) error {
+		select {
+		case err := <-e.done:
+			e.done <- err // for whoever waits again
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("recording in the audit log: %w", ctx.Err())
+		}
+	}
+}
+
+func refuse(err error) func(context.Context) error {
+	return func(context.Context) error { return err }
+}
+
+func (l *Log) enqueue(e entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return errClosed
+	case l.size+len(e.event) > maxPending:
+		return errTooSlow
+	}
+	l.pending = append(l.pending, e)
+	l.size += len(e.event)
+	if len(l.pending) == 1 {
+		l.wake <- struct{}{}
+	}
+	return nil
+}
+
+// Close writes what is pending and closes the file.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	l.mu.Unlock()
+	close(l.wake)
+	<-l.ended
+	return l.file.Close()
+}
+
+// writeAll is the writer: batch after batch until Close.
+func (l *Log) writeAll() {
+	defer close(l.ended)
+	for {
+		_, open := <-l.wake
+		batch := l.take()
+		err := l.write(batch)
+		for _, e := range batch {
+			e.done <- err
+		}
+		if !open {
+			return
+		}
+	}
+}
+
+func (l *Log) take() []entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	batch := l.pending
+	l.pending, l.size = nil, 0
+	return batch
+}
+
+// write makes batch durable, all of it or nothing.
+func (l *Log) write(batch []entry) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	if err := l.mend(); err != nil {
+		return fmt.Errorf("mending the audit log after a failed write: %w", err)
+	}
+	var b []byte
+	last := l.last
+	for _, e := range batch {
+		last = last.follow(e.event)
+		b = appendLine(b, e.event, last)
+	}
+	l.torn = true
+	if _, err := l.file.WriteAt(b, l.end); err != nil {
+		return fmt.Errorf("writing the audit log: %w", err)
+	}
+	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
+		return fmt.Errorf("syncing the audit log: %w", err)
+	}
+	l.torn, l.last, l.end = false, last, l.end+int64(len(b))
+	return nil
+}
+
+// mend cuts off what a failed write left.
+func (l *Log) mend() error {
+	if !l.torn {
+		return nil
+	}
+	if err := l.file.Truncate(l.end); err != nil {
+		return err
+	}
+	l.torn = false
+	return nil
+}
+
+// syncDir makes the entries of a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
