@@ -1,0 +1,170 @@
+package jwt
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	maxToken = 16 << 10 // bytes of a compact JWS
+	maxDepth = 32       // of objects and arrays in one another
+)
+
+// A Token is a compact JWS, parsed and not yet verified.
+type Token struct {
+	Alg    Alg
+	Header map[string]json.RawMessage // the protected header
+	KeyID  string                     // kid
+
+	claims    json.RawMessage
+	signed    string // header and payload as they were signed
+	signature []byte
+}
+
+// Parse reads a compact JWS signed by one of algs, of at most 16 KiB. It
+// refuses alg none, any crit entry, an unencoded payload (b64), and duplicate
+// members in the header or the claims. No error shows a part of the token.
+//
+// The library's own parser is not used: it gives up on the x5c of .NET's
+// assertions, which is one string and not an array (managed-identity-endpoints
+// §4.4), and takes b64, the last of duplicate members and some crit entries.
+func Parse(compact string, algs ...Alg) (*Token, error) {
+	if len(compact) > maxToken {
+		return nil, fmt.Errorf("it has %d characters: want at most %d", len(compact), maxToken)
+	}
+	if strings.ContainsAny(compact, "\r\n") { // which the decoder would pass over
+		return nil, errors.New("it has a line break")
+	}
+	parts := strings.Split(compact, ".")
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("it has %d parts between dots: want the 3 of a compact JWS", len(parts))
+	}
+	var decoded [3][]byte
+	for i, part := range [...]string{"header", "claims", "signature"} {
+		var err error
+		if decoded[i], err = base64.RawURLEncoding.Strict().DecodeString(parts[i]); err != nil {
+			return nil, fmt.Errorf("its %s is not base64url without padding", part)
+		}
+	}
+	t := &Token{
+		claims:    decoded[1],
+		signed:    compact[:len(parts[0])+1+len(parts[1])],
+		signature: decoded[2],
+	}
+	if err := checkObject(decoded[0]); err != nil {
+		return nil, fmt.Errorf("its header: %w", err)
+	}
+	if err := checkObject(decoded[1]); err != nil {
+		return nil, fmt.Errorf("its claims: %w", err)
+	}
+	return t, t.readHeader(decoded[0], algs)
+}
+
+func (t *Token) readHeader(header []byte, algs []Alg) error {
+	if err := json.Unmarshal(header, &t.Header); err != nil {
+		return errors.New("its header is not a JSON object")
+	}
+	if _, ok := t.Header["crit"]; ok { // RFC 7515 §4.1.11: we understand no extension
+		return errors.New("its header has crit, and no extension is understood here")
+	}
+	if _, ok := t.Header["b64"]; ok { // RFC 7797
+		return errors.New("its header has b64: the payload must be encoded")
+	}
+	if err := json.Unmarshal(t.Header["alg"], &t.Alg); err != nil || !slices.Contains(algs, t.Alg) {
+		return fmt.Errorf("its algorithm is not one of %v", algs)
+	}
+	if kid, ok := t.Header["kid"]; ok {
+		if err := json.Unmarshal(kid, &t.KeyID); err != nil {
+			return errors.New("its kid is not a string")
+		}
+	}
+	return nil
+}
+
+// Unverified is the payload before its signature was checked: to find the key with, not to believe.
+func (t *Token) Unverified() json.RawMessage { return t.claims }
+
+// Verify checks the signature with pub, whose type must fit the algorithm, and returns the claims.
+func (t *Token) Verify(pub crypto.PublicKey) (json.RawMessage, error) {
+	if err := t.Alg.fits(pub); err != nil {
+		return nil, err
+	}
+	if !t.signedBy(pub) {
+		return nil, errors.New("the signature is not by this key")
+	}
+	return t.claims, nil
+}
+
+// signedBy checks the signature (RFC 7518 §3.3 to §3.5) with a key that fits.
+func (t *Token) signedBy(pub crypto.PublicKey) bool {
+	digest := sha256.Sum256([]byte(t.signed))
+	switch key := pub.(type) {
+	case *rsa.PublicKey:
+		if t.Alg == PS256 {
+			salt := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
+			return rsa.VerifyPSS(key, crypto.SHA256, digest[:], t.signature, salt) == nil
+		}
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], t.signature) == nil
+	case *ecdsa.PublicKey:
+		if len(t.signature) != 64 {
+			return false
+		}
+		r, s := new(big.Int).SetBytes(t.signature[:32]), new(big.Int).SetBytes(t.signature[32:])
+		return ecdsa.Verify(key, digest[:], r, s)
+	}
+	return false
+}
+
+// checkObject checks that b is one JSON object in which no member stands twice
+// (RFC 7515 §4, RFC 7519 §4): two readers must not see two different tokens.
+func checkObject(b []byte) error {
+	if !utf8.Valid(b) || !json.Valid(b) || bytes.TrimLeft(b, " \t\r\n")[0] != '{' {
+		return errors.New("not a JSON object")
+	}
+	return checkValue(json.NewDecoder(bytes.NewReader(b)), maxDepth)
+}
+
+// checkValue reads one value of valid JSON with at most depth objects and
+// arrays in one another.
+func checkValue(dec *json.Decoder, depth int) error {
+	token, err := dec.Token()
+	if err != nil {
+		return err
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	if depth == 0 {
+		return fmt.Errorf("nested deeper than %d", maxDepth)
+	}
+	seen := map[json.Token]bool{}
+	for dec.More() {
+		if delim == '{' {
+			name, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			if seen[name] {
+				return errors.New("a member stands twice")
+			}
+			seen[name] = true
+		}
+		if err := checkValue(dec, depth-1); err != nil {
+			return err
+		}
+	}
+	_, err = dec.Token() // the end of the object or array
+	return err
+}
