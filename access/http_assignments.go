@@ -1,0 +1,292 @@
+package access
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"innate"
+	"innate/audit"
+	"innate/directory"
+	"innate/rest"
+	"innate/store"
+)
+
+// pageSize is how many assignments a list has on a page.
+const pageSize = 1000
+
+// An assignmentShape is an assignment as ARM writes it (control-plane §4).
+type assignmentShape struct {
+	ID         string               `json:"id"`
+	Name       string               `json:"name"`
+	Type       string               `json:"type"`
+	Properties assignmentProperties `json:"properties"`
+}
+
+type assignmentProperties struct {
+	Role      string          `json:"roleDefinitionId"`
+	Principal innate.ObjectID `json:"principalId"`
+	Kind      string          `json:"principalType"`
+	Scope     innate.Scope    `json:"scope"`
+	CreatedOn time.Time       `json:"createdOn"`
+	UpdatedOn time.Time       `json:"updatedOn"` // an assignment never changes
+	CreatedBy innate.ObjectID `json:"createdBy"`
+	UpdatedBy innate.ObjectID `json:"updatedBy"`
+}
+
+func (as Assignment) shape() assignmentShape {
+	return assignmentShape{
+		ID: below(as.Scope, "roleAssignments", as.ID), Name: as.ID, Type: "Microsoft.Authorization/roleAssignments",
+		Properties: assignmentProperties{
+			Role: definitionID(as.Scope, as.Role), Principal: as.Principal, Kind: as.Kind, Scope: as.Scope,
+			CreatedOn: as.CreatedOn, UpdatedOn: as.CreatedOn, CreatedBy: as.CreatedBy, UpdatedBy: as.CreatedBy,
+		},
+	}
+}
+
+// listAssignments lists what is at the scope, above it and below it, as far as
+// $filter admits it.
+func (a *Access) listAssignments(c call) (int, any, error) {
+	if err := a.Require(c.Context(), c.who, readAssignment, c.at); err != nil {
+		return 0, nil, err
+	}
+	filter, err := rest.ParseFilter(c.URL.Query().Get("$filter"))
+	if err != nil {
+		return 0, nil, err
+	}
+	page, err := rest.PageOf(c.Request, pageSize)
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := list[assignmentShape]{Value: []assignmentShape{}}
+	key := c.at.Key()
+	for _, g := range a.index.around(key) {
+		row := g.row()
+		if row < page.From {
+			continue
+		}
+		ok, err := a.admits(filter, g, key)
+		if err != nil {
+			return 0, nil, err
+		}
+		if !ok {
+			continue
+		}
+		if len(answer.Value) == page.Size {
+			answer.Next = page.Next(c.Request, row)
+			break
+		}
+		answer.Value = append(answer.Value, g.shape())
+	}
+	return http.StatusOK, answer, nil
+}
+
+// admits evaluates a $filter on one assignment, asked for at the scope with that key.
+func (a *Access) admits(filter *rest.Filter, g *grant, key string) (bool, error) {
+	unknown := ""
+	ok, err := filter.Match(
+		func(name string) []string {
+			switch strings.ToLower(name) {
+			case "principalid":
+				return []string{string(g.Principal)}
+			case "roledefinitionid":
+				return []string{definitionID(g.Scope, g.Role), g.Role}
+			}
+			unknown = name
+			return nil
+		},
+		func(name string, args []string) (bool, error) {
+			switch {
+			case strings.EqualFold(name, "atScope") && len(args) == 0:
+				return contains(g.key, key), nil
+			case strings.EqualFold(name, "assignedTo") && len(args) == 1:
+				return a.isOneOf(g.Principal, args[0]), nil
+			}
+			unknown = name + "()"
+			return false, nil
+		})
+	if err == nil && unknown != "" {
+		err = rest.Errorf(http.StatusBadRequest, "UnsupportedQuery",
+			"$filter asks for %s: role assignments can be filtered by atScope(), principalId eq, assignedTo('…') and roleDefinitionId eq.", unknown)
+	}
+	return ok, err
+}
+
+// isOneOf reports whether a grant to holder is one to id, directly or through a group.
+func (a *Access) isOneOf(holder innate.ObjectID, id string) bool {
+	for _, one := range a.identities(innate.ObjectID(strings.ToLower(id))) {
+		if one == holder {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Access) getAssignment(c call) (int, any, error) {
+	if err := a.Require(c.Context(), c.who, readAssignment, c.at); err != nil {
+		return 0, nil, err
+	}
+	row := rowOf(c.at, c.name)
+	as, ok := a.index.get(row)
+	if !ok {
+		if err := a.config.DB.Sync(c.Context()); err != nil {
+			return 0, nil, err
+		}
+		as, ok = a.index.get(row)
+	}
+	if !ok {
+		return 0, nil, rest.Errorf(http.StatusNotFound, "RoleAssignmentNotFound", "The role assignment '%s' is not found at %s.", c.name, c.at)
+	}
+	return http.StatusOK, as.shape(), nil
+}
+
+func (a *Access) putAssignment(c call) (int, any, error) {
+	as, err := readAssignmentBody(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx := c.Context()
+	if err := a.Require(ctx, c.who, writeAssignment, c.at); err != nil {
+		return 0, nil, err
+	}
+	// Whatever was made before the call is there to be granted on, and to.
+	if err := a.config.DB.Sync(ctx); err != nil {
+		return 0, nil, err
+	}
+	as.CreatedOn, as.CreatedBy = a.config.Now().UTC(), c.who.Object
+	var made Assignment
+	var status int
+	_, err = a.config.DB.Update(ctx, func(tx store.Tx) error {
+		if !a.exists(c.at) {
+			return noResource(c.at)
+		}
+		if err := checkPrincipal(tx, as); err != nil {
+			return err
+		}
+		old, ok, err := assignments.Get(tx, as.row())
+		if err != nil {
+			return err
+		}
+		if ok && old.Principal == as.Principal && old.Role == as.Role {
+			made, status = old, http.StatusOK // a replay
+			return nil
+		}
+		if made, err = assign(tx, as); err != nil {
+			return err
+		}
+		status = http.StatusCreated
+		return a.leave(tx, c, writeAssignment.Name, made)
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	if !a.exists(c.at) {
+		// The resource went between the look and the commit, and could not take
+		// along what was not there yet. Its name must not come back with a grant on it.
+		_, err := a.config.DB.Update(ctx, func(tx store.Tx) error {
+			remove(tx, made)
+			return a.leave(tx, c, deleteAssignment.Name, made)
+		})
+		return 0, nil, errors.Join(err, noResource(c.at))
+	}
+	return status, made.shape(), nil
+}
+
+// exists reports whether something can be granted at a scope: the root and
+// management groups are no resources and always there.
+func (a *Access) exists(at innate.Scope) bool {
+	return !strings.HasPrefix(at.Key(), "/subscriptions/") || a.config.Exists(at)
+}
+
+func noResource(at innate.Scope) error {
+	return rest.Errorf(http.StatusNotFound, "ResourceNotFound", "The resource '%s' was not found.", at)
+}
+
+// readAssignmentBody reads what a PUT asks for.
+func readAssignmentBody(c call) (Assignment, error) {
+	var in struct {
+		Properties struct {
+			Role      string `json:"roleDefinitionId"`
+			Principal string `json:"principalId"`
+			Kind      string `json:"principalType"`
+			Condition string `json:"condition"`
+		} `json:"properties"`
+	}
+	if err := rest.Read(c.Request, &in); err != nil {
+		return Assignment{}, err
+	}
+	p := in.Properties
+	if p.Condition != "" {
+		return Assignment{}, rest.Errorf(http.StatusBadRequest, "UnsupportedCondition", "properties.condition is not supported: leave it out, or use a narrower scope or role.")
+	}
+	role, err := lastSegment(p.Role)
+	if err != nil {
+		return Assignment{}, rest.Errorf(http.StatusBadRequest, "InvalidRoleDefinitionId", "properties.roleDefinitionId must end in the id of a role: %s.", err)
+	}
+	principal, err := innate.ParseGUID(p.Principal)
+	if err != nil {
+		return Assignment{}, rest.Errorf(http.StatusBadRequest, "InvalidPrincipalId", "properties.principalId must be an object id: %s.", err)
+	}
+	switch p.Kind {
+	case "", "User", "Group", "ServicePrincipal":
+	default:
+		return Assignment{}, rest.Errorf(http.StatusBadRequest, "InvalidPrincipalType", "properties.principalType is '%.40s': want User, Group or ServicePrincipal, or leave it out.", p.Kind)
+	}
+	return Assignment{ID: c.name, Scope: c.at, Role: role, Principal: innate.ObjectID(principal), Kind: p.Kind}, nil
+}
+
+// checkPrincipal refuses a principal of another kind than was said. Somebody
+// unknown is accepted only with a kind: it says that the principal is on its way.
+func checkPrincipal(tx store.Tx, as Assignment) error {
+	o, ok, err := directory.Find(tx, as.Principal)
+	switch {
+	case err != nil:
+		return err
+	case !ok && as.Kind == "":
+		return rest.Errorf(http.StatusBadRequest, "PrincipalNotFound",
+			"Principal %s does not exist in the directory. If it was just created, say its principalType.", as.Principal)
+	case ok && as.Kind != "" && as.Kind != o.PrincipalType():
+		return rest.Errorf(http.StatusBadRequest, "UnmatchedPrincipalType",
+			"The principal %s is a %s, not a %s.", as.Principal, o.PrincipalType(), as.Kind)
+	}
+	return nil
+}
+
+func (a *Access) deleteAssignment(c call) (int, any, error) {
+	ctx := c.Context()
+	if err := a.Require(ctx, c.who, deleteAssignment, c.at); err != nil {
+		return 0, nil, err
+	}
+	if err := a.config.DB.Sync(ctx); err != nil {
+		return 0, nil, err
+	}
+	var gone Assignment
+	var there bool
+	_, err := a.config.DB.Update(ctx, func(tx store.Tx) (err error) {
+		if gone, there, err = assignments.Get(tx, rowOf(c.at, c.name)); err != nil || !there {
+			return err
+		}
+		remove(tx, gone)
+		return a.leave(tx, c, deleteAssignment.Name, gone)
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	if !there {
+		return http.StatusNoContent, nil, nil
+	}
+	return http.StatusOK, gone.shape(), nil
+}
+
+// leave puts the record of a change in the transaction that makes it.
+func (a *Access) leave(tx store.Tx, c call, action string, as Assignment) error {
+	ev := a.event(c.Context(), c.who, action, below(as.Scope, "roleAssignments", as.ID))
+	role, _, err := findRole(tx, as.Role)
+	if err != nil {
+		return err
+	}
+	ev.Allowed = true
+	ev.Detail = map[string]string{"principalId": string(as.Principal), "role": role.Name}
+	return audit.Leave(tx, ev)
+}

@@ -1,0 +1,223 @@
+package access
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+
+	"innate"
+	"innate/store"
+)
+
+// An index is the roles and assignments in memory, kept by the store in the
+// order of its commits. What it points to is never modified.
+type index struct {
+	mu       sync.RWMutex
+	rules    map[string]*rule             // role id
+	rows     map[string]*grant            // row of the assignment
+	held     map[innate.ObjectID]*holding // what a principal has
+	verdicts map[Action]map[string]*rule  // the roles that allow an action; emptied by every change of a role
+}
+
+// A grant is an assignment with its scope in the form that compares.
+type grant struct {
+	Assignment
+	key string
+}
+
+// maxVerdicts bounds the remembered actions: ours are a few dozen, but anybody
+// may ask checkAccess about any word.
+const maxVerdicts = 1024
+
+func newIndex(db *store.DB) *index {
+	x := &index{
+		rules:    map[string]*rule{},
+		rows:     map[string]*grant{},
+		held:     map[innate.ObjectID]*holding{},
+		verdicts: map[Action]map[string]*rule{},
+	}
+	for _, r := range builtIn {
+		x.rules[r.ID] = newRule(r)
+	}
+	customRoles.Index(db, x.role)
+	assignments.Index(db, x.assignment)
+	return x
+}
+
+func (x *index) role(id string, r *Role) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r == nil {
+		delete(x.rules, id)
+	} else {
+		x.rules[id] = newRule(*r)
+	}
+	clear(x.verdicts)
+}
+
+func (x *index) assignment(row string, as *Assignment) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if old, ok := x.rows[row]; ok {
+		if h := x.held[old.Principal]; h.remove(old) {
+			delete(x.held, old.Principal)
+		}
+		delete(x.rows, row)
+	}
+	if as == nil {
+		return
+	}
+	g := &grant{*as, as.Scope.Key()}
+	x.rows[row] = g
+	h, ok := x.held[as.Principal]
+	if !ok {
+		h = &holding{}
+		x.held[as.Principal] = h
+	}
+	h.add(g)
+}
+
+// allowing finds a grant of id that reaches the scope with that key and allows
+// do, and the name of its role.
+func (x *index) allowing(id innate.ObjectID, do Action, key string) (*grant, string, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	roles, known := x.verdicts[do]
+	if !known {
+		roles = x.judge(do)
+	}
+	h, ok := x.held[id]
+	if !ok {
+		return nil, "", false
+	}
+	for g := range h.reaching(key) {
+		if r, ok := roles[g.Role]; ok {
+			return g, r.Name, true
+		}
+	}
+	return nil, "", false
+}
+
+// judge finds the roles that allow do and remembers them. It is called with mu
+// held for reading, and returns with it so.
+func (x *index) judge(do Action) map[string]*rule {
+	x.mu.RUnlock()
+	x.mu.Lock()
+	roles := map[string]*rule{}
+	for id, r := range x.rules {
+		if r.allows(do) {
+			roles[id] = r
+		}
+	}
+	if len(x.verdicts) < maxVerdicts {
+		x.verdicts[do] = roles
+	}
+	x.mu.Unlock()
+	x.mu.RLock()
+	return roles
+}
+
+// smallest is the name of the first built-in role that allows do, or empty.
+func (x *index) smallest(do Action) string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, r := range builtIn {
+		if x.rules[r.ID].allows(do) {
+			return r.Name
+		}
+	}
+	return ""
+}
+
+// reaching names the roles that any of ids has at the scope with that key, each once.
+func (x *index) reaching(ids []innate.ObjectID, key string) (names []string) {
+	for r := range x.roles(ids, key) {
+		if !slices.Contains(names, r.Name) {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// roles yields the roles that any of ids has at the scope with that key.
+func (x *index) roles(ids []innate.ObjectID, key string) iter.Seq[Role] {
+	return func(yield func(Role) bool) {
+		x.mu.RLock()
+		defer x.mu.RUnlock()
+		for _, id := range ids {
+			h, ok := x.held[id]
+			if !ok {
+				continue
+			}
+			for g := range h.reaching(key) {
+				if r, ok := x.rules[g.Role]; ok && !yield(r.Role) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// touches reports whether any of ids has anything at the scope with that key,
+// above it or below it.
+func (x *index) touches(ids []innate.ObjectID, key string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, id := range ids {
+		if h, ok := x.held[id]; ok && h.touches(key) {
+			return true
+		}
+	}
+	return false
+}
+
+// get reads one assignment.
+func (x *index) get(row string) (Assignment, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	g, ok := x.rows[row]
+	if !ok {
+		return Assignment{}, false
+	}
+	return g.Assignment, true
+}
+
+// around lists the assignments at the scope with that key, above and below it,
+// in order of row.
+func (x *index) around(key string) []*grant {
+	x.mu.RLock()
+	var found []*grant
+	for _, g := range x.rows {
+		if contains(g.key, key) || contains(key, g.key) {
+			found = append(found, g)
+		}
+	}
+	x.mu.RUnlock()
+	slices.SortFunc(found, func(a, b *grant) int { return strings.Compare(a.row(), b.row()) })
+	return found
+}
+
+// definitions lists the roles, the built-in ones in their order first.
+func (x *index) definitions() (all []Role) {
+	x.mu.RLock()
+	for _, r := range x.rules {
+		if !r.BuiltIn {
+			all = append(all, r.Role)
+		}
+	}
+	x.mu.RUnlock()
+	slices.SortFunc(all, func(a, b Role) int { return strings.Compare(a.ID, b.ID) })
+	return append(slices.Clone(builtIn), all...)
+}
+
+// definition reads one role.
+func (x *index) definition(id string) (Role, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	r, ok := x.rules[id]
+	if !ok {
+		return Role{}, false
+	}
+	return r.Role, true
+}
