@@ -1,0 +1,118 @@
+package tokens
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"innate"
+	"innate/jwt"
+)
+
+// A FirstParty is a service of the platform itself: its audiences need no registration.
+type FirstParty struct {
+	Name string          `json:"name"`
+	ID   innate.ClientID `json:"appId"`     // Azure's own id for that service
+	URIs []string        `json:"resources"` // without a trailing slash; each is accepted with one too
+}
+
+// FirstParties is the table of design §6 for the platform's origins; vault is
+// https://vault.example.org[:port]. The app ids are Azure's, since programs ask
+// for some services by them.
+func FirstParties(management, graph, vault, domain string) []FirstParty {
+	return []FirstParty{
+		{"Azure Resource Manager", "797f4846-ba00-4fd7-ba43-dac1f8f63013",
+			[]string{management, "https://management.azure.com", "https://management.core.windows.net"}},
+		{"Microsoft Graph", "00000003-0000-0000-c000-000000000000",
+			[]string{graph, "https://graph.microsoft.com", "https://graph.windows.net"}},
+		{"Azure Key Vault", "cfa8b339-82a2-471a-a3c9-0fc0be7a4093",
+			[]string{vault, "https://vault.azure.net"}},
+		{"Azure SQL Database", "022907d3-0f1b-48f7-badc-1ba6abab6d66",
+			[]string{"https://database.windows.net"}},
+		{"Azure OSSRDBMS Database", "123cd850-d9df-40bd-94d5-c9f07b7fa203",
+			[]string{"https://ossrdbms-aad." + domain, "https://ossrdbms-aad.database.windows.net"}},
+		{"Azure Storage", "e406a681-f3d4-42a8-90b6-c2b029497af1",
+			[]string{"https://storage.azure.com"}},
+	}
+}
+
+// byURI indexes services by every name that a client may ask for them by. In a
+// platform on one origin several have the same URI: the first stands for it.
+func byURI(services []FirstParty) map[string]*FirstParty {
+	index := map[string]*FirstParty{}
+	for i := range services {
+		for _, name := range append(slices.Clone(services[i].URIs), string(services[i].ID)) {
+			if key := uriKey(name); index[key] == nil {
+				index[key] = &services[i]
+			}
+		}
+	}
+	return index
+}
+
+// FirstParty reports whether uri names a service of the platform, so that no
+// registration may take it for its own.
+func (s *Service) FirstParty(uri string) bool { return s.services[uriKey(uri)] != nil }
+
+// uriKey is an identifier URI in the form that compares: without one trailing
+// slash, scheme and host in lower case (managed-identity-endpoints §5.1).
+func uriKey(uri string) string {
+	uri = strings.TrimSuffix(uri, "/")
+	scheme, after, ok := strings.Cut(uri, "://")
+	if !ok {
+		return strings.ToLower(uri)
+	}
+	host, path, slash := strings.Cut(after, "/")
+	key := strings.ToLower(scheme + "://" + host)
+	if slash {
+		key += "/" + path
+	}
+	return key
+}
+
+// An audience is the service that a token is for.
+type audience struct {
+	value   string // the aud claim
+	version int    // of the token, chosen by the service and not by the endpoint that was asked
+	alg     jwt.Alg
+}
+
+// audience finds the service that a client asks for. The aud of a v1 token is
+// exactly what was asked for, slash included: that is what its verifier was
+// told to expect.
+func (s *Service) audience(resource string) (audience, error) {
+	if s.FirstParty(resource) {
+		return audience{value: resource, version: 1, alg: jwt.RS256}, nil
+	}
+	r, ok := s.config.Directory.Audience(resource)
+	if !ok {
+		return audience{}, refusal(http.StatusBadRequest, "invalid_resource", 500011,
+			"The resource principal named %s was not found in the tenant %s. 'innate services' lists what takes our tokens; a service of your own needs an app registration with this identifier URI",
+			shown(resource), s.config.Tenant)
+	}
+	a := audience{value: resource, version: 1, alg: jwt.RS256}
+	if r.TokenVersion == 2 {
+		a.value, a.version = string(r.Client), 2
+	}
+	if jwt.Alg(r.SigningAlg) == jwt.ES256 {
+		a.alg = jwt.ES256
+	}
+	return a, nil
+}
+
+// listServices is what takes our tokens: the platform's own, then the app
+// registrations that have an identifier URI, by name.
+func (s *Service) listServices() []FirstParty {
+	list := slices.Clone(s.config.Services)
+	if s.config.Registrations == nil {
+		return list
+	}
+	own := len(list)
+	for _, r := range s.config.Registrations() {
+		if len(r.IdentifierURIs) > 0 {
+			list = append(list, FirstParty{Name: r.Name, ID: r.Client, URIs: r.IdentifierURIs})
+		}
+	}
+	slices.SortFunc(list[own:], func(a, b FirstParty) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}

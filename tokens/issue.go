@@ -1,0 +1,169 @@
+package tokens
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"innate"
+	"innate/audit"
+	"innate/directory"
+	"innate/rest"
+)
+
+// endpoint answers POST …/token. version is that of the endpoint and decides
+// the shape of the answer; mutual says that the credential is the connection's
+// certificate.
+func (s *Service) endpoint(version int, mutual bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := s.begin(r, version)
+		if err := s.parse(r, q, mutual); err != nil {
+			s.refuse(w, r, q, err)
+			return
+		}
+		who, to, err := s.decide(r.Context(), q)
+		if err != nil {
+			s.refuse(w, r, q, err)
+			return
+		}
+		token, err := s.issue(r.Context(), q, who, to)
+		if err != nil {
+			s.refuse(w, r, q, err)
+			return
+		}
+		q.writeHeader(w)
+		rest.Write(w, http.StatusOK, q.answer(token))
+	})
+}
+
+// A caller is a client that has proved who it is.
+type caller struct {
+	object directory.Object
+	acr    string // appidacr: "2" proved by a key, "1" by a secret
+
+	// Where it runs; empty for whoever has no host.
+	hosting, host innate.ResourceID
+	assurance     innate.Assurance
+}
+
+// decide says who asks and for what. A refusal may only mean that this process
+// has not heard of what was just created: before one stands, it catches up and
+// decides again.
+func (s *Service) decide(ctx context.Context, q *request) (caller, audience, error) {
+	who, to, err := s.look(q)
+	if err == nil {
+		return who, to, nil
+	}
+	if err := s.config.Directory.Sync(ctx); err != nil {
+		return caller{}, audience{}, fmt.Errorf("catching up with the store: %w", err)
+	}
+	return s.look(q)
+}
+
+// look decides by what this process knows.
+func (s *Service) look(q *request) (caller, audience, error) {
+	who, err := s.prove(q)
+	if err != nil {
+		return caller{}, audience{}, err
+	}
+	if !who.object.Enabled {
+		return caller{}, audience{}, refusal(http.StatusBadRequest, "unauthorized_client", 7000112,
+			"Application %s is disabled. Whoever administers it may enable it again", q.client)
+	}
+	to, err := s.audience(q.resource)
+	return who, to, err
+}
+
+func (s *Service) prove(q *request) (caller, error) {
+	switch {
+	case q.certificate != nil:
+		return s.byCertificate(q)
+	case q.assertion != "":
+		return s.byAssertion(q)
+	default:
+		return s.bySecret(q)
+	}
+}
+
+// An issued token, and what its answer says of it.
+type issued struct {
+	compact           string
+	notBefore, expiry int64 // epoch seconds
+}
+
+// issue signs a token and returns it once the audit log has the record. Signing
+// and writing go on side by side: they are the two long parts.
+//
+// The token's iat is when the request began, before anything was decided. Were
+// it read here, an identity disabled since the decision would get a token that
+// is newer than its revocation.
+func (s *Service) issue(ctx context.Context, q *request, who caller, to audience) (issued, error) {
+	key := s.keys.active[to.alg]
+	claims := s.claims(q, who, to)
+	recorded := s.config.Audit.Append(q.event(audit.Event{
+		Allowed:   true,
+		Principal: who.object.ID, Name: who.object.Name,
+		Hosting: string(who.hosting), Host: string(who.host), Assurance: who.assurance,
+		Token: claims.TokenID, Why: "proved by its " + q.credential,
+		Detail: map[string]string{"kid": key.id},
+	}))
+	compact, err := key.signer[to.version].Sign(claims)
+	if err != nil {
+		return issued{}, err
+	}
+	if err := recorded(ctx); err != nil {
+		return issued{}, fmt.Errorf("recording the token: %w", err)
+	}
+	return issued{compact, claims.NotBefore, claims.Expires}, nil
+}
+
+// newTokenID is the uti: 128 random bits, 22 characters of base64url.
+func newTokenID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails, see crypto/rand
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// answerV2 is the answer of the v2 endpoint: numbers (managed-identity-endpoints §4.3).
+type answerV2 struct {
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	ExtExpiresIn int64  `json:"ext_expires_in"`
+	RefreshIn    int64  `json:"refresh_in,omitempty"`
+	AccessToken  string `json:"access_token"`
+}
+
+// answerV1 is the answer of the v1 endpoint: the same as strings, and more.
+type answerV1 struct {
+	TokenType    string `json:"token_type"`
+	ExpiresIn    string `json:"expires_in"`
+	ExtExpiresIn string `json:"ext_expires_in"`
+	ExpiresOn    string `json:"expires_on"`
+	NotBefore    string `json:"not_before"`
+	Resource     string `json:"resource"` // as it was asked for: some clients keep the token under it
+	AccessToken  string `json:"access_token"`
+}
+
+// refreshHint is the least life of a token whose holder is told to renew it at half.
+const refreshHint = 2 * time.Hour
+
+func (q *request) answer(t issued) any {
+	left := int64(time.Unix(t.expiry, 0).Sub(q.now) / time.Second)
+	if q.version == 1 {
+		in := strconv.FormatInt(left, 10)
+		return answerV1{
+			TokenType: "Bearer", ExpiresIn: in, ExtExpiresIn: in,
+			ExpiresOn: strconv.FormatInt(t.expiry, 10), NotBefore: strconv.FormatInt(t.notBefore, 10),
+			Resource: q.resource, AccessToken: t.compact,
+		}
+	}
+	a := answerV2{TokenType: "Bearer", ExpiresIn: left, ExtExpiresIn: left, AccessToken: t.compact}
+	if left > int64(refreshHint/time.Second) {
+		a.RefreshIn = left / 2
+	}
+	return a
+}
