@@ -1,0 +1,120 @@
+// Package hosts is the machines that run the agent: how one joins, what is
+// placed on it, the certificates of the identities placed there, and the feed
+// that tells it so.
+//
+// Placement is permission: a host gets certificates for exactly what is placed
+// on it when it asks, and hears of nothing else. Who may place, join or evict is
+// decided elsewhere (Config.Require here, the guards of package resources); that
+// a certificate is still good for a token is package tokens' to ask the directory.
+//
+// Placed and Gone must run in every transaction that writes or removes a
+// resource. A change that passes them by leaves a host with an identity that it
+// should have lost.
+package hosts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"innate"
+	"innate/audit"
+	"innate/ca"
+	"innate/directory"
+	"innate/store"
+)
+
+const (
+	ticketLife      = 15 * time.Minute
+	certificateLife = 24 * time.Hour
+	// expiredGrace is how long after its end a host certificate may still renew
+	// itself: a machine that was switched off needs no operator (design §5).
+	expiredGrace = 30 * 24 * time.Hour
+	// longestToken is the longest life that a token may have (design §5); a
+	// revocation is kept that long.
+	longestToken = 24 * time.Hour
+)
+
+// Config says what Hosts needs. All but Address, Now and Log are required.
+type Config struct {
+	DB        *store.DB
+	Audit     *audit.Log
+	CA        *ca.Authorities
+	Directory *directory.Directory
+	Tenant    innate.TenantID
+	Domain    string
+	Mutual    string // origin where client certificates are asked for, https://hosts.example.org[:port]
+	Address   string // host:port that agents dial; empty means Mutual's
+	// Require says whether who may do a control action at a machine; nil when it
+	// may, else the *rest.Error to answer with.
+	Require func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error
+	Now     func() time.Time // nil means time.Now
+	Log     *slog.Logger     // nil means slog.Default()
+}
+
+// Hosts knows the machines.
+type Hosts struct {
+	config Config
+	name   string // TLS server name of Mutual
+
+	seen sync.Map // machine key → time.Time of its last request to this process
+
+	mu    sync.Mutex
+	feeds map[string]map[*stream]bool // being served, by machine key
+}
+
+// New checks c. It starts nothing.
+func New(c Config) (*Hosts, error) {
+	switch {
+	case c.DB == nil:
+		return nil, errors.New("hosts: Config needs DB")
+	case c.Audit == nil:
+		return nil, errors.New("hosts: Config needs Audit")
+	case c.CA == nil:
+		return nil, errors.New("hosts: Config needs CA")
+	case c.Directory == nil:
+		return nil, errors.New("hosts: Config needs Directory")
+	case c.Tenant == "" || c.Domain == "":
+		return nil, errors.New("hosts: Config needs Tenant and Domain")
+	case c.Require == nil:
+		return nil, errors.New("hosts: Config needs Require")
+	}
+	origin, err := url.Parse(c.Mutual)
+	if err != nil || origin.Scheme != "https" || origin.Host == "" {
+		return nil, fmt.Errorf("hosts: Config.Mutual is %q: want an origin such as https://hosts.example.org", c.Mutual)
+	}
+	c.Mutual = strings.TrimSuffix(c.Mutual, "/")
+	if c.Address == "" {
+		if c.Address = origin.Host; origin.Port() == "" {
+			c.Address += ":443"
+		}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	h := &Hosts{config: c, name: origin.Hostname(), feeds: map[string]map[*stream]bool{}}
+	members.Index(c.DB, h.cut)
+	return h, nil
+}
+
+// insist runs a transaction whose refusal may come from a view that is behind:
+// before it says no, this process sees all that was committed before the call.
+func (h *Hosts) insist(ctx context.Context, fn func(store.Tx) error) error {
+	_, err := h.config.DB.Update(ctx, fn)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if err := h.config.DB.Sync(ctx); err != nil {
+		return err
+	}
+	_, err = h.config.DB.Update(ctx, fn)
+	return err
+}

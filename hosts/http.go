@@ -1,0 +1,107 @@
+package hosts
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"net/http"
+	"net/url"
+
+	"innate"
+	"innate/audit"
+	"innate/ca"
+	"innate/rest"
+)
+
+// maxBody bounds a request of an agent: a CSR and a few names.
+const maxBody = 64 << 10
+
+// Handler serves what agents ask for on https://hosts.<domain>. Bodies are
+// JSON, certificates and CSRs DER in base64, errors the envelope of package rest.
+//
+//	POST /v1/join {token, csr}
+//	  No client certificate: the one-time token is the credential. Answers a Grant.
+//	POST /v1/renew {csr}
+//	  With the host certificate, which may have ended up to 30 days ago. Answers a Grant.
+//	POST /v1/identities {resource, identity, csr}
+//	  With the host certificate. Answers {certificate} for that identity (object
+//	  id) as held by that resource on this host, or 403: NotPlacedHere,
+//	  IdentityNotAttached, IdentityDisabled.
+//	GET /v1/feed?from=REVISION
+//	  With the host certificate. Newline-delimited events (feed/client.Event):
+//	  key <resource id, lower case, no leading slash>: a feed/client.Placement;
+//	  key revoked/identity/<object id>: a feed/client.Revocation: forget the
+//	  identity's tokens. The answer ends when the certificate does.
+//
+// Names in a CSR are ignored. The TLS layer must ask for a client certificate and not
+// check it (tls.RequestClientCert): an expired one may renew, and every check is made here.
+func (h *Hosts) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/join", answer(h.join))
+	mux.HandleFunc("POST /v1/renew", answer(h.renew))
+	mux.HandleFunc("POST /v1/identities", answer(h.identity))
+	mux.HandleFunc("GET /v1/feed", h.serveFeed)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		rest.WriteError(w, r, rest.Errorf(http.StatusNotFound, "NotFound",
+			"%s %s is not served here: want POST /v1/join, /v1/renew or /v1/identities, or GET /v1/feed", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// answer makes a handler of a function from a request to what to answer.
+func answer[T any](fn func(*http.Request) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		v, err := fn(r)
+		if err != nil {
+			rest.WriteError(w, r, err)
+			return
+		}
+		rest.Write(w, http.StatusOK, v)
+	}
+}
+
+// A Grant is what a host gets when it joins or renews.
+type Grant struct {
+	Certificate []byte            `json:"certificate"` // DER
+	Machine     innate.ResourceID `json:"machine"`
+	Tenant      innate.TenantID   `json:"tenant"`
+	Domain      string            `json:"domain"`
+	CA          string            `json:"ca"`            // PEM: whom to believe to be the control plane, and nobody else
+	Token       string            `json:"tokenEndpoint"` // where an identity's certificate is the credential (RFC 8705 §2)
+}
+
+// grant signs a host certificate for pub.
+func (h *Hosts) grant(machine innate.ResourceID, pub crypto.PublicKey) (Grant, *x509.Certificate, error) {
+	der, err := h.config.CA.Issue(ca.Hosts, pub, ca.Subject{
+		CommonName: machine.Name(),
+		URIs:       []*url.URL{ca.HostURI(h.config.Domain, machine)},
+		Life:       certificateLife,
+	})
+	if err != nil {
+		return Grant{}, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return Grant{
+		Certificate: der, Machine: machine, Tenant: h.config.Tenant, Domain: h.config.Domain,
+		CA:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.config.CA.Certificate(ca.Servers).Raw})),
+		Token: h.config.Mutual + "/" + string(h.config.Tenant) + "/oauth2/token",
+	}, cert, err
+}
+
+// publicKey reads the key of a CSR that came in a request.
+func publicKey(csr []byte) (crypto.PublicKey, error) {
+	pub, err := ca.CSR(csr)
+	if err != nil {
+		return nil, rest.Errorf(http.StatusBadRequest, "InvalidCertificateRequest", "csr: %v", err)
+	}
+	return pub, nil
+}
+
+// byHost is the beginning of an event about what a host asked for.
+func byHost(r *http.Request, machine innate.ResourceID, action string) audit.Event {
+	return audit.Event{
+		Action: action, Target: string(machine), Host: string(machine), Name: machine.Name(),
+		Address: r.RemoteAddr, Correlation: rest.RequestID(r.Context()),
+	}
+}
