@@ -1,0 +1,167 @@
+// Package appservice is what an app sees at IDENTITY_ENDPOINT: the managed
+// identity endpoint of App Service, versions 2019-08-01 and 2017-09-01
+// (managed-identity-endpoints §2).
+//
+// It owns one port for one generation of one app: who may speak there, the
+// dialect and the record of what was answered. Making the generation (its
+// cgroup, uid and process) and getting tokens is its caller's.
+//
+// The secret is not the authority, the kernel's word is; both are required. The
+// secret stops requests that the app was tricked into making, the kernel's word
+// those of everybody else.
+package appservice
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"innate"
+	"innate/agent/caller"
+	"innate/agent/endpoint"
+	"innate/audit"
+)
+
+// Tokens is where tokens come from. An error that is an *innate.Refusal is answered as it says.
+type Tokens interface {
+	Token(ctx context.Context, workload innate.ResourceID, which innate.Selector, resource string, proof innate.Assurance) (innate.Token, error)
+}
+
+// Attestor states kernel facts about a connection's peer; *caller.Diag is one.
+type Attestor interface {
+	Attest(c *net.TCPConn) (caller.Facts, error)
+}
+
+// A Generation is one run of an app: port, secret, cgroup and uid, created together, ended together
+// (host-attestation §7).
+type Generation struct {
+	App    innate.ResourceID
+	Number int
+	UID    uint32 // never 0: a vanished socket would report that
+	Cgroup uint64 // 0 where the agent may not make cgroups: then the proof is the uid's or the secret's
+	// Proof is the assurance reached when every check passes.
+	Proof innate.Assurance
+}
+
+// Config says what an endpoint needs. Log and Now may be nil.
+type Config struct {
+	Generation Generation
+	Listener   *net.TCPListener // 127.0.0.1:0, by caller.Listen
+	Secret     string           // 256 bits; kept as its SHA-256 only
+	Attestor   Attestor         // nil only where nothing more than the secret is proved
+	Tokens     Tokens
+	Audit      *audit.Log
+	Log        *slog.Logger
+	Now        func() time.Time
+}
+
+// An Endpoint serves one generation.
+type Endpoint struct {
+	generation Generation
+	listener   *net.TCPListener
+	secret     [sha256.Size]byte // of the secret
+	attestor   Attestor
+	tokens     Tokens
+	ledger     endpoint.Ledger
+	log        *slog.Logger
+	now        func() time.Time
+	hosts      []string // what Host may be
+}
+
+// New checks c. It takes the listener over: Run closes it.
+func New(c Config) (*Endpoint, error) {
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("app endpoint: %w", err)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	port := strconv.Itoa(c.Listener.Addr().(*net.TCPAddr).Port)
+	return &Endpoint{
+		generation: c.Generation,
+		listener:   c.Listener,
+		secret:     sha256.Sum256([]byte(c.Secret)),
+		attestor:   c.Attestor,
+		tokens:     c.Tokens,
+		ledger:     endpoint.Ledger{Log: c.Audit, Now: c.Now},
+		log:        c.Log.With("app", c.Generation.App, "generation", c.Generation.Number),
+		now:        c.Now,
+		hosts:      []string{"127.0.0.1:" + port, "localhost:" + port, "127.0.0.1", "localhost"},
+	}, nil
+}
+
+// minSecret is 256 bits as 43 characters of base64, or more of hexadecimal.
+const minSecret = 43
+
+func (c Config) check() error {
+	g := c.Generation
+	switch {
+	case g.App == "":
+		return errors.New("Generation.App is missing")
+	case c.Listener == nil:
+		return errors.New("Listener is missing")
+	case len(c.Secret) < minSecret || len(c.Secret) > 128: // SDKs keep it in a header
+		return fmt.Errorf("Secret has %d characters: want %d to 128", len(c.Secret), minSecret)
+	case c.Tokens == nil:
+		return errors.New("Tokens is missing")
+	case c.Audit == nil:
+		return errors.New("Audit is missing")
+	case g.Proof == innate.Unproved || g.Proof > innate.CgroupUID:
+		return fmt.Errorf("Generation.Proof is %s: an app endpoint proves secret-only, uid or cgroup+uid", g.Proof)
+	case g.Proof > innate.SecretOnly && c.Attestor == nil:
+		return fmt.Errorf("Attestor is missing: without it nothing proves %s", g.Proof)
+	case g.Proof == innate.CgroupUID && g.Cgroup == 0:
+		return errors.New("Generation.Cgroup is missing: without it nothing proves cgroup+uid")
+	case c.Attestor != nil && g.UID == 0:
+		return errors.New("Generation.UID is 0: an app needs a uid of its own, for 0 is also what a vanished socket reports")
+	}
+	return nil
+}
+
+// Environment is what the app's process is given: IDENTITY_ENDPOINT, IDENTITY_HEADER, MSI_ENDPOINT, MSI_SECRET
+// for a listener's address and a secret. All four, or SDKs take the endpoint
+// for another product's (managed-identity-endpoints §0.10).
+func Environment(addr net.Addr, secret string) []string {
+	url := "http://" + addr.String() + "/msi/token"
+	return []string{
+		"IDENTITY_ENDPOINT=" + url,
+		"IDENTITY_HEADER=" + secret,
+		"MSI_ENDPOINT=" + url,
+		"MSI_SECRET=" + secret,
+	}
+}
+
+// Run serves until ctx ends, then closes the listener and every connection.
+func (e *Endpoint) Run(ctx context.Context) error {
+	server := endpoint.Server(http.HandlerFunc(e.serve), e.log)
+	server.BaseContext = func(net.Listener) context.Context { return ctx }
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, peerKey{}, c.(*peer))
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	err := server.Serve(&door{TCPListener: e.listener, of: e})
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return errors.Join(err, server.Close(), e.ledger.Close())
+}
+
+// knows reports whether a request carries the secret, in constant time.
+func (e *Endpoint) knows(presented []string) bool {
+	if len(presented) != 1 {
+		return false
+	}
+	sum := sha256.Sum256([]byte(presented[0]))
+	return subtle.ConstantTimeCompare(sum[:], e.secret[:]) == 1
+}

@@ -1,0 +1,254 @@
+package imds
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"innate"
+	"innate/agent/endpoint"
+	"innate/audit"
+)
+
+// A question is a checked request for a token.
+type question struct {
+	which    innate.Selector
+	resource string
+	selector string // as the caller spelled it: client_id, object_id, …; empty for none
+	value    string // of the selector, as sent
+}
+
+// serveToken answers GET /metadata/identity/oauth2/token.
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
+	q, err := s.readQuestion(r)
+	if err != nil {
+		s.refuseToken(w, r, q, err)
+		return
+	}
+	m, placed := s.machine()
+	if !placed {
+		s.refuseToken(w, r, q, innate.ErrNoIdentity)
+		return
+	}
+	token, err := s.tokens.Token(r.Context(), m.Resource, q.which, q.resource, s.assurance)
+	if err == nil {
+		err = endpoint.Valid(token, s.now())
+	}
+	if err == nil {
+		err = s.record(r, m.Resource, token, q.resource)
+	}
+	if err != nil {
+		s.refuseToken(w, r, q, err)
+		return
+	}
+	s.answer(w, q, token)
+}
+
+// readQuestion checks in the order in which a client learns most: the header
+// that its probe leaves out comes before everything about identities.
+func (s *Server) readQuestion(r *http.Request) (q question, err error) {
+	if err := s.check(r); err != nil {
+		return q, err
+	}
+	query, err := s.readIdentityQuery(r)
+	if err != nil {
+		return q, err
+	}
+	if q.resource, err = query.Resource(); err != nil {
+		return q, err
+	}
+	if q.resource == "" {
+		return q, badRequest("Required query variable 'resource' is missing")
+	}
+	q.which, q.selector, err = query.Selector("client_id", "object_id", "principal_id", "msi_res_id", "mi_res_id", "msi-res-id")
+	q.value = query.Get(q.selector)
+	return q, err
+}
+
+func (s *Server) readIdentityQuery(r *http.Request) (endpoint.Query, error) {
+	query, err := endpoint.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, err
+	}
+	if err := query.Misprint(); err != nil {
+		return nil, err
+	}
+	switch v := query.Get("api-version"); {
+	case v == "":
+		return nil, badRequest("Required query variable 'api-version' is missing")
+	case !known(v) || v < firstIdentityVersion:
+		return nil, badRequest("api-version is not supported here: use " + firstIdentityVersion)
+	}
+	return query, nil
+}
+
+func badRequest(text string) error {
+	return &innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Text: text}
+}
+
+// A tokenAnswer is a 200. The numbers are strings, and none is ever empty,
+// because SDKs were built against the real endpoint's; the order is its order
+// (managed-identity-endpoints §1.2). There is no refresh_in: only one SDK reads it.
+type tokenAnswer struct {
+	AccessToken string          `json:"access_token"`
+	ClientID    innate.ClientID `json:"client_id"`
+	ExpiresIn   string          `json:"expires_in"` // seconds from now
+	ExpiresOn   string          `json:"expires_on"` // seconds since the epoch
+	ExtExpires  string          `json:"ext_expires_in"`
+	NotBefore   string          `json:"not_before"`
+	Resource    string          `json:"resource"` // byte for byte as asked: SDKs cache under it
+	TokenType   string          `json:"token_type"`
+
+	// The selector that was used, as it was sent.
+	ObjectID string `json:"object_id,omitempty"`
+	MsiResID string `json:"msi_res_id,omitempty"`
+	MiResID  string `json:"mi_res_id,omitempty"`
+}
+
+func (s *Server) answer(w http.ResponseWriter, q question, t innate.Token) {
+	left := strconv.FormatInt(int64(t.Expires.Sub(s.now())/time.Second), 10)
+	a := tokenAnswer{
+		AccessToken: t.Value,
+		ClientID:    t.Client,
+		ExpiresIn:   left,
+		ExpiresOn:   strconv.FormatInt(t.Expires.Unix(), 10),
+		ExtExpires:  left,
+		NotBefore:   strconv.FormatInt(t.NotBefore.Unix(), 10),
+		Resource:    q.resource,
+		TokenType:   "Bearer",
+	}
+	switch q.selector {
+	case "object_id", "principal_id":
+		a.ObjectID = q.value
+	case "msi_res_id", "msi-res-id":
+		a.MsiResID = q.value
+	case "mi_res_id":
+		a.MiResID = q.value
+	}
+	writeJSON(w, http.StatusOK, a)
+}
+
+// serveInfo answers GET /metadata/identity/info; its body is exactly one key.
+func (s *Server) serveInfo(w http.ResponseWriter, r *http.Request) {
+	err := s.check(r)
+	if err == nil {
+		_, err = s.readIdentityQuery(r)
+	}
+	m, placed := s.machine()
+	if err == nil && (!placed || !m.HasIdentity) {
+		err = innate.ErrNoIdentity
+	}
+	if err != nil {
+		s.refuse(w, r, render(err))
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]innate.TenantID{"tenantId": m.Tenant})
+}
+
+// render is an error in this endpoint's words; people and SDKs know the phrases.
+func render(err error) innate.Refusal {
+	switch {
+	case errors.Is(err, innate.ErrNoIdentity):
+		return innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Text: "Identity not found", Cause: err}
+	case errors.Is(err, innate.ErrManyIdentities):
+		return innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Cause: err,
+			Text: "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"}
+	}
+	no := endpoint.Grade(err)
+	if no.Status == http.StatusForbidden {
+		// SDKs read a 403 with that word as a desktop proxy's, and go on to the next credential.
+		no.Text = strings.ReplaceAll(no.Text, "unreachable", "out of reach")
+	}
+	return no
+}
+
+// record is in the audit log before the answer: the first use of each token, then counts.
+func (s *Server) record(r *http.Request, vm innate.ResourceID, token innate.Token, resource string) error {
+	d := endpoint.Decision{Allowed: true, Who: peer(r), Target: resource, Client: token.Client}
+	if s.ledger.Repeats(d) {
+		return nil
+	}
+	ev := s.event(r, vm)
+	ev.Target, ev.Client, ev.Principal = resource, token.Client, token.Object
+	return s.ledger.Record(d, ev, token.Expires)
+}
+
+func (s *Server) event(r *http.Request, vm innate.ResourceID) audit.Event {
+	return audit.Event{
+		Action:      "get-token",
+		Hosting:     string(vm),
+		Assurance:   s.assurance,
+		Correlation: endpoint.RequestID(r),
+		Address:     r.RemoteAddr,
+	}
+}
+
+func peer(r *http.Request) string {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	return host
+}
+
+// refuseToken records a refusal of the token route, then answers it.
+func (s *Server) refuseToken(w http.ResponseWriter, r *http.Request, q question, err error) {
+	no := render(err)
+	m, _ := s.machine()
+	ev := s.event(r, m.Resource)
+	ev.Target, ev.Why, ev.Trace = q.resource, no.Error(), no.Trace
+	d := endpoint.Decision{Who: peer(r), Target: ev.Target, Why: ev.Why}
+	if !s.ledger.Repeats(d) {
+		if err := s.ledger.Record(d, ev, s.now().Add(time.Second)); err != nil {
+			s.log.Error("recording a refusal", "error", err) // the answer is no either way
+		}
+		if no.Status >= http.StatusInternalServerError {
+			s.log.Warn("no token", "vm", m.Resource, "status", no.Status, "correlation", ev.Correlation, "error", no.Error(), "cause", no.Cause)
+		}
+	}
+	s.refuse(w, r, no)
+}
+
+// A failure is the body of an error of the identity category; what relates to
+// the token service's decision is there when it made one.
+type failure struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
+	Codes       []int  `json:"error_codes,omitempty"`
+	Timestamp   string `json:"timestamp,omitempty"`
+	Trace       string `json:"trace_id,omitempty"`
+	Correlation string `json:"correlation_id,omitempty"`
+}
+
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no innate.Refusal) {
+	body := failure{Error: no.OAuth, Description: no.Error()}
+	if no.Code != 0 {
+		body.Codes = []int{no.Code}
+		body.Timestamp = s.now().UTC().Format("2006-01-02 15:04:05Z")
+		body.Trace = no.Trace
+		body.Correlation = endpoint.RequestID(r)
+	}
+	endpoint.Headers(w.Header(), no)
+	writeJSON(w, no.Status, body)
+}
+
+// writeJSON answers with a length, never in chunks.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("imds: an answer that cannot be written: %v", err))
+	}
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Cache-Control"] = noStore
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	w.Write(body)
+}
+
+var (
+	jsonType = []string{"application/json; charset=utf-8"}
+	noStore  = []string{"no-store"}
+)
