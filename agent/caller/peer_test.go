@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func newPeer(t *testing.T, group *launch.Cgroup, uid uint32) *peer {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{peerVariable + "=1"}
+	cmd.Env = []string{peerVariable + "=1", "GORACE=atexit_sleep_ms=0"}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	dir, err := os.Open(group.Path())

@@ -1,0 +1,249 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"innate"
+	"innate/feed/client"
+)
+
+const (
+	// unserved is what a token must have left to be handed out: SDKs throw away
+	// what has less (managed-identity-endpoints §1.6).
+	unserved = 5 * time.Minute
+	// mostTokens bounds what is kept for one workload: it chooses the audiences, and may spell each in many ways.
+	mostTokens = 200
+	// mostCalls bounds the upstream calls under way for one workload, so that it cannot starve the others.
+	mostCalls = 8
+	// refreshPause is how long a refresh that failed is not tried again, give or take half.
+	refreshPause = 20 * time.Second
+)
+
+// A cache keeps the tokens of this host's workloads. Whoever waits for the same
+// token shares one upstream call, which goes on when the first of them gives up.
+type cache struct {
+	upstream *upstream
+	now      func() time.Time
+	log      *slog.Logger
+
+	mu        sync.Mutex
+	workloads map[string]*wallet // by resource key
+}
+
+func newCache(u *upstream, now func() time.Time, log *slog.Logger) *cache {
+	return &cache{upstream: u, now: now, log: log, workloads: map[string]*wallet{}}
+}
+
+// An order is what to get a token for.
+type order struct {
+	workload innate.ResourceID
+	identity client.Identity
+	resource string // audience, as the workload spells it
+	proof    innate.Assurance
+}
+
+func (o order) key() tokenKey { return tokenKey{o.identity.Object, o.resource, o.proof} }
+
+// A tokenKey tells a workload's tokens apart.
+type tokenKey struct {
+	identity innate.ObjectID
+	resource string
+	proof    innate.Assurance
+}
+
+// A wallet is what is kept for one workload. It is left to the collector when
+// the workload goes: a call that is under way then has nowhere to put its token.
+type wallet struct {
+	slots chan struct{} // one is held during each upstream call
+
+	mu          sync.Mutex
+	tokens      map[tokenKey]*entry
+	credentials map[innate.ObjectID]*credential
+}
+
+// An entry is one token and the call that fetches the next.
+type entry struct {
+	token   innate.Token
+	refresh time.Time // when to begin fetching the next
+	call    *call     // nil: none under way
+}
+
+// A call is one upstream call and its outcome, for all who wait.
+type call struct {
+	done  chan struct{} // closed when token and err are set
+	token innate.Token
+	err   error
+}
+
+func (c *cache) wallet(workload innate.ResourceID) *wallet {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.workloads[workload.Key()]
+	if w == nil {
+		w = &wallet{slots: make(chan struct{}, mostCalls), tokens: map[tokenKey]*entry{}, credentials: map[innate.ObjectID]*credential{}}
+		c.workloads[workload.Key()] = w
+	}
+	return w
+}
+
+// forget throws away what is kept of a workload.
+func (c *cache) forget(workload innate.ResourceID) {
+	c.mu.Lock()
+	w := c.workloads[workload.Key()]
+	delete(c.workloads, workload.Key())
+	c.mu.Unlock()
+	if w != nil {
+		w.forget(func(innate.ObjectID) bool { return true })
+	}
+}
+
+// detach throws away what is kept of one of a workload's identities.
+func (c *cache) detach(workload innate.ResourceID, id innate.ObjectID) {
+	c.mu.Lock()
+	w := c.workloads[workload.Key()]
+	c.mu.Unlock()
+	if w != nil {
+		w.forget(func(of innate.ObjectID) bool { return of == id })
+	}
+}
+
+// revoke throws away what is kept of an identity, whoever has it.
+func (c *cache) revoke(id innate.ObjectID) {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.workloads))
+	c.mu.Unlock()
+	for _, w := range all {
+		w.forget(func(of innate.ObjectID) bool { return of == id })
+	}
+}
+
+// forget throws away the tokens and certificates of some identities.
+func (w *wallet) forget(which func(innate.ObjectID) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.tokens, func(k tokenKey, _ *entry) bool { return which(k.identity) })
+	maps.DeleteFunc(w.credentials, func(id innate.ObjectID, c *credential) bool {
+		if which(id) {
+			c.close()
+			return true
+		}
+		return false
+	})
+}
+
+// get returns a token from the cache, or waits for one.
+func (c *cache) get(ctx context.Context, o order) (innate.Token, error) {
+	w := c.wallet(o.workload)
+	now := c.now()
+	w.mu.Lock()
+	e := w.entry(o)
+	if e == nil {
+		w.mu.Unlock()
+		return innate.Token{}, &innate.Refusal{
+			Status: http.StatusTooManyRequests, OAuth: "too_many_requests", RetryAfter: time.Second,
+			Text: "this workload is waiting for too many tokens at once",
+		}
+	}
+	if e.good(now) {
+		token := e.token
+		if e.call == nil && !now.Before(e.refresh) {
+			c.begin(w, e, o)
+		}
+		w.mu.Unlock()
+		return token, nil
+	}
+	waiting := e.call
+	if waiting == nil {
+		waiting = c.begin(w, e, o)
+	}
+	w.mu.Unlock()
+	select {
+	case <-waiting.done:
+		return waiting.token, waiting.err
+	case <-ctx.Done():
+		return innate.Token{}, ctx.Err()
+	}
+}
+
+// good reports whether the entry's token may be handed out.
+func (e *entry) good(now time.Time) bool {
+	return e.token.Value != "" && e.token.Expires.Sub(now) > unserved
+}
+
+// entry returns the place of an order's token, making room for it; nil when all
+// the room is taken by calls under way. w.mu is held.
+func (w *wallet) entry(o order) *entry {
+	if e := w.tokens[o.key()]; e != nil {
+		return e
+	}
+	if len(w.tokens) >= mostTokens {
+		maps.DeleteFunc(w.tokens, func(_ tokenKey, e *entry) bool { return e.call == nil })
+	}
+	if len(w.tokens) >= mostTokens {
+		return nil
+	}
+	e := new(entry)
+	w.tokens[o.key()] = e
+	return e
+}
+
+// begin starts the upstream call of an entry; w.mu is held. The call belongs to
+// nobody who waits for it.
+func (c *cache) begin(w *wallet, e *entry, o order) *call {
+	running := &call{done: make(chan struct{})}
+	e.call = running
+	go func() {
+		w.slots <- struct{}{}
+		defer func() { <-w.slots }()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*upstreamTimeout)
+		defer cancel()
+		token, err := c.fetch(ctx, w, o)
+		c.settle(w, e, o, running, token, err)
+	}()
+	return running
+}
+
+// settle puts the outcome of a call where the next ones look for it, unless the
+// entry was thrown away meanwhile: then the workload has lost the identity, and
+// nobody gets the token.
+func (c *cache) settle(w *wallet, e *entry, o order, running *call, token innate.Token, err error) {
+	defer close(running.done)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e.call = nil
+	now := c.now()
+	switch {
+	case w.tokens[o.key()] != e:
+		running.err = innate.ErrNoIdentity
+		return
+	case err == nil:
+		e.token, e.refresh = token, middle(now, token.Expires)
+		running.token = token
+		return
+	case !transient(err):
+		delete(w.tokens, o.key()) // the token service says no: what was fetched before it did is not handed out either
+	case e.token.Value != "":
+		e.refresh = now.Add(refreshPause/2 + rand.N(refreshPause))
+		c.log.Warn("refreshing a token; the present one is served on", "workload", o.workload, "resource", o.resource, "until", e.token.Expires, "err", err)
+	default:
+		delete(w.tokens, o.key())
+	}
+	running.err = err
+}
+
+// transient reports whether the same request may succeed soon.
+func transient(err error) bool {
+	var r *innate.Refusal
+	if errors.As(err, &r) {
+		return r.Status >= http.StatusInternalServerError || r.Status == http.StatusTooManyRequests
+	}
+	return !errors.Is(err, innate.ErrNoIdentity)
+}

@@ -1,0 +1,264 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"innate/audit"
+)
+
+const (
+	socketFile = "agent.sock" // in Config.Runtime
+	// patience is how long a client may take to say what it wants, and to take an answer.
+	patience = 5 * time.Second
+	// mostClients bounds one user's connections; root and the agent's own uid have no bound.
+	mostClients = 32
+	// lingering is how long the end of a run is held back for the end of what its
+	// first process left behind: mostly nothing, and then it is over with it.
+	lingering = time.Second
+)
+
+// listen opens the agent's socket. Everybody may connect: the kernel says who did.
+func (a *Agent) listen() (*net.UnixListener, error) {
+	if err := os.MkdirAll(a.config.Runtime, 0o711); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(a.config.Runtime, socketFile)
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another agent answers at %s", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("opening the agent's socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// serveControl answers clients until ctx ends.
+func (a *Agent) serveControl(ctx context.Context, l *net.UnixListener) error {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	defer l.Close()
+	var running sync.WaitGroup
+	defer running.Wait()
+	crowd := crowd{by: map[uint32]int{}}
+	for {
+		c, err := l.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ECONNABORTED):
+			a.config.Log.Warn("accepting on the agent's socket", "err", err)
+			time.Sleep(10 * time.Millisecond)
+			continue
+		case err != nil:
+			return fmt.Errorf("accepting on the agent's socket: %w", err)
+		}
+		by, err := peer(c)
+		if err != nil || !crowd.enter(by) {
+			c.Close()
+			continue
+		}
+		running.Go(func() {
+			defer crowd.leave(by)
+			a.serveClient(ctx, &line{conn: c}, by)
+		})
+	}
+}
+
+// peer is the uid that the kernel says connected.
+func peer(c *net.UnixConn) (uint32, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return 0, err
+	}
+	if failed != nil {
+		return 0, failed
+	}
+	return cred.Uid, nil
+}
+
+// A crowd counts connections by user.
+type crowd struct {
+	mu sync.Mutex
+	by map[uint32]int
+}
+
+func (c *crowd) enter(uid uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[uid] >= mostClients && !trusted(uid) {
+		return false
+	}
+	c.by[uid]++
+	return true
+}
+
+func (c *crowd) leave(uid uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[uid]--; c.by[uid] == 0 {
+		delete(c.by, uid)
+	}
+}
+
+// trusted reports whether a user rules this agent anyway.
+func trusted(uid uint32) bool { return uid == 0 || uid == uint32(os.Getuid()) }
+
+// serveClient answers one request.
+func (a *Agent) serveClient(ctx context.Context, l *line, by uint32) {
+	defer l.close()
+	stop := context.AfterFunc(ctx, func() { l.conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	l.conn.SetReadDeadline(time.Now().Add(patience))
+	var q request
+	if err := l.receive(&q); err != nil {
+		a.answer(l, report{}, fmt.Errorf("the agent could not read the request: %w", err))
+		return
+	}
+	switch q.Op {
+	case "run":
+		a.serveRun(ctx, l, q, by)
+	case "end":
+		a.answer(l, report{Done: true}, a.endApp(ctx, q, by))
+	case "attach", "detach", "status":
+		r, err := a.manage(ctx, l, q, by)
+		a.answer(l, r, err)
+	default:
+		a.answer(l, report{}, fmt.Errorf("the agent knows no %q: want run, end, attach, detach or status", q.Op))
+	}
+}
+
+// answer sends r, or err. A client that is gone is no fault of ours.
+func (a *Agent) answer(l *line, r report, err error) {
+	if err != nil {
+		r = report{Error: err.Error()}
+	}
+	l.conn.SetWriteDeadline(time.Now().Add(patience))
+	if err := l.send(r); err != nil {
+		a.config.Log.Debug("answering on the agent's socket", "err", err)
+	}
+}
+
+// manage does what is for root and the agent's own uid.
+func (a *Agent) manage(ctx context.Context, l *line, q request, by uint32) (report, error) {
+	allowed := trusted(by)
+	if q.Op != "status" {
+		ev := audit.Event{
+			Time: a.config.Now(), Action: q.Op + "-vm", Allowed: allowed, Target: q.VM, Host: string(a.machine.Machine),
+			Detail: map[string]string{"uid": fmt.Sprint(by)},
+		}
+		if err := a.audit.Record(ctx, ev); err != nil {
+			return report{}, fmt.Errorf("recording the request: %w", err)
+		}
+	}
+	if !allowed {
+		return report{}, fmt.Errorf("%s is for root and the agent's own user: you are uid %d", q.Op, by)
+	}
+	switch q.Op {
+	case "attach":
+		if len(l.files) != 1 {
+			return report{}, fmt.Errorf("attach wants one open file, the network namespace: %d came", len(l.files))
+		}
+		ns := l.files[0]
+		l.files = nil
+		return report{Done: true}, a.Attach(ctx, q.VM, ns)
+	case "detach":
+		return report{Done: true}, a.Detach(q.VM)
+	}
+	st := a.Status()
+	return report{Status: &st}, nil
+}
+
+// endApp ends a generation and waits until it is over.
+func (a *Agent) endApp(ctx context.Context, q request, by uint32) error {
+	p, err := a.placed.named(ctx, typeSite, q.App)
+	if err != nil {
+		return err
+	}
+	if err := a.mayRun(p, by); err != nil {
+		return err
+	}
+	g := a.apps.find(p.Resource, q.Generation)
+	if g == nil {
+		return fmt.Errorf("%s has no generation %d here", p.Name, q.Generation)
+	}
+	g.End()
+	select {
+	case <-g.Over():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// serveRun starts an app with the client's files as its own, passes signals on,
+// and tells how it ended. It ends the app when the client hangs up.
+func (a *Agent) serveRun(ctx context.Context, l *line, q request, by uint32) {
+	if len(l.files) != 3 {
+		a.answer(l, report{}, fmt.Errorf("run wants three open files, standard input, output and error: %d came", len(l.files)))
+		return
+	}
+	g, err := a.Start(ctx, RunRequest{
+		App: q.App, Args: q.Args, Dir: q.Dir, Env: q.Env,
+		Stdin: l.files[0], Stdout: l.files[1], Stderr: l.files[2],
+	}, by)
+	for _, f := range l.files { // the app has its own
+		f.Close()
+	}
+	l.files = nil
+	if err != nil {
+		a.answer(l, report{}, err)
+		return
+	}
+	a.answer(l, report{Started: &g.Started}, nil)
+	l.conn.SetReadDeadline(time.Time{})
+	go a.passSignals(l, g)
+	status, err := g.Wait()
+	within(g.Over(), lingering)
+	a.answer(l, report{Exit: &status}, err)
+}
+
+// passSignals passes on what the client sends until it hangs up.
+func (a *Agent) passSignals(l *line, g *Generation) {
+	for {
+		var n note
+		if err := l.receive(&n); err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				a.config.Log.Debug("hearing the client of a run", "app", g.App, "err", err)
+			}
+			break
+		}
+		if err := g.process.Signal(syscall.Signal(n.Signal)); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			a.config.Log.Debug("passing a signal on", "app", g.App, "signal", n.Signal, "err", err)
+		}
+	}
+	select {
+	case <-g.exited: // told, or about to be
+	default:
+		g.End()
+	}
+}

@@ -1,0 +1,23 @@
+package agent
+
+import "net"
+
+// ParseTicket reads a join string and returns where it leads.
+func ParseTicket(s string) (address, name string, err error) {
+	t, err := parseTicket(s)
+	return t.address, t.name, err
+}
+
+// Receive reads messages from c until one is bad or c ends, and returns how
+// many files it was left with.
+func Receive(c *net.UnixConn) (messages, files int, err error) {
+	l := &line{conn: c}
+	defer l.close()
+	for {
+		var q request
+		if err := l.receive(&q); err != nil {
+			return messages, len(l.files), err
+		}
+		messages++
+	}
+}

@@ -1,0 +1,71 @@
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	lookAgain     = time.Minute // how often the wall clock is looked at: timers stand still while a laptop sleeps
+	firstRetry    = 5 * time.Second
+	longestRetry  = 5 * time.Minute
+	renewalJitter = 0.1 // of a certificate's life, so that hosts that joined together part
+)
+
+// renew replaces the host's certificate at half its life, for as long as ctx lasts.
+func (a *Agent) renew(ctx context.Context) error {
+	retry := firstRetry
+	at := renewAt(a.upstream)
+	for {
+		wait := min(max(at.Sub(a.config.Now()), 0), lookAgain)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		if a.config.Now().Before(at) {
+			continue
+		}
+		if err := a.renewOnce(ctx); err != nil {
+			if ctx.Err() == nil {
+				a.config.Log.Warn("renewing the host's certificate", "until", a.upstream.key.Load().Leaf.NotAfter, "err", err)
+			}
+			at = a.config.Now().Add(retry/2 + rand.N(retry/2))
+			retry = min(2*retry, longestRetry)
+			continue
+		}
+		retry, at = firstRetry, renewAt(a.upstream)
+	}
+}
+
+// renewAt is about the middle of the certificate's life.
+func renewAt(u *upstream) time.Time {
+	return middle(u.key.Load().Leaf.NotBefore, u.key.Load().Leaf.NotAfter)
+}
+
+// middle is the middle of a time span, give or take a tenth of it.
+func middle(from, to time.Time) time.Time {
+	life := to.Sub(from)
+	return from.Add(life/2 + time.Duration((2*rand.Float64()-1)*renewalJitter*float64(life)))
+}
+
+func (a *Agent) renewOnce(ctx context.Context) error {
+	key, csr, err := newKey()
+	if err != nil {
+		return err
+	}
+	var g grant
+	if err := a.upstream.post(ctx, "/v1/renew", map[string]any{"csr": csr}, &g); err != nil {
+		return err
+	}
+	pair, err := keyPair(key, g.Certificate)
+	if err != nil {
+		return err
+	}
+	if err := writeState(a.config.State, a.machine, pair); err != nil {
+		return err
+	}
+	a.upstream.use(pair)
+	return nil
+}

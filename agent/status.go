@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"innate"
+)
+
+// Status is what an agent is, holds and runs. There is no secret in it.
+type Status struct {
+	Machine     innate.ResourceID `json:"machine"`
+	Certificate time.Time         `json:"certificateNotAfter"`
+	Assurance   innate.Assurance  `json:"assurance"`                  // of an app's callers, at best
+	Why         string            `json:"notBetterBecause,omitempty"` // no better
+	Whole       bool              `json:"whole"`                      // the feed has told everything once
+	Placements  []Placed          `json:"placements"`
+	Generations []Started         `json:"generations"`
+	Attached    []string          `json:"attached"` // VMs with their metadata service
+}
+
+// Placed is a workload on this host.
+type Placed struct {
+	Resource   innate.ResourceID `json:"resource"`
+	Identities []innate.ObjectID `json:"identities"`
+	Minimum    innate.Assurance  `json:"minimumAssurance"`
+}
+
+// Status tells what the agent is, holds and runs.
+func (a *Agent) Status() Status {
+	here := a.host()
+	st := Status{
+		Machine: a.machine.Machine, Certificate: a.upstream.key.Load().Leaf.NotAfter, Assurance: here.assurance,
+		Whole: a.placed.heard(), Placements: []Placed{}, Generations: a.apps.list(), Attached: []string{},
+	}
+	if here.why != nil {
+		st.Why = here.why.Error()
+	}
+	for _, p := range a.placed.all() {
+		ids := []innate.ObjectID{}
+		for _, id := range p.Identities {
+			ids = append(ids, id.Object)
+		}
+		st.Placements = append(st.Placements, Placed{Resource: p.Resource, Identities: ids, Minimum: a.minimum(p)})
+	}
+	slices.SortFunc(st.Placements, func(a, b Placed) int { return strings.Compare(a.Resource.Key(), b.Resource.Key()) })
+	for _, vm := range a.metadata.list() {
+		st.Attached = append(st.Attached, string(vm))
+	}
+	return st
+}
