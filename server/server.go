@@ -1,0 +1,293 @@
+// Package server is the control plane in one process: every noun of the
+// platform, wired, behind one TLS listener and one administrators' socket.
+//
+// It owns the wiring and nothing else: who calls whom when a resource goes,
+// which name of the domain reaches which noun, what runs in the background. A
+// rule that wants to live here belongs to a noun.
+package server
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"innate"
+	"innate/access"
+	"innate/audit"
+	"innate/ca"
+	"innate/directory"
+	"innate/feed"
+	"innate/feed/client"
+	"innate/hosts"
+	"innate/resources"
+	"innate/seal"
+	"innate/store"
+	"innate/store/file"
+	"innate/tokens"
+	"innate/vault"
+)
+
+// longestToken is the longest life that a token may have (design: 24 h); a
+// revocation is kept at least as long.
+const longestToken = 24 * time.Hour
+
+// Config says what a Server needs. Dir and Listener are required; Create must
+// have made Dir.
+type Config struct {
+	Dir      string
+	Listener net.Listener // plain TCP; TLS is put on it here
+	Socket   string       // path of the administrators' socket; empty means none
+	Operator int          // uid that may use it beside root; -1 means none
+	Dev      bool         // open a store marked as development, and only such a one
+	// Names is told each host name that answers here, before the change that brought
+	// it is acknowledged; nil where names are the operator's business (DNS).
+	Names func(host string) error
+	Now   func() time.Time
+	Log   *slog.Logger
+}
+
+// A Server is the control plane of one platform.
+type Server struct {
+	Platform  Platform
+	Endpoints resources.Endpoints
+	Hosts     string // origin where client certificates are asked for
+
+	config    Config
+	db        *store.DB
+	audit     *audit.Log
+	ca        *ca.Authorities
+	directory *directory.Directory
+	access    *access.Access
+	resources *resources.Resources
+	tokens    *tokens.Service
+	hosts     *hosts.Hosts
+	vault     *vault.Service
+	mux       http.Handler
+	leaf      leaf
+}
+
+// New opens the platform in c.Dir and wires its nouns. Close it, or Run it to its end.
+func New(ctx context.Context, c Config) (_ *Server, err error) {
+	if c.Dir == "" || c.Listener == nil {
+		return nil, errors.New("server: Config needs Dir and Listener")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	s := &Server{config: c}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	master, err := seal.OpenMaster(filepath.Join(c.Dir, masterFile))
+	if err != nil {
+		return nil, err
+	}
+	engine, err := file.Open(filepath.Join(c.Dir, storeFile))
+	if err != nil {
+		return nil, err
+	}
+	if s.db, err = store.Open(ctx, engine); err != nil {
+		engine.Close()
+		return nil, err
+	}
+	if s.Platform, err = readPlatform(ctx, s.db); err != nil {
+		return nil, err
+	}
+	if s.Platform.Dev != c.Dev {
+		return nil, fmt.Errorf("%s: %w", c.Dir, wrongKind(s.Platform.Dev))
+	}
+	if s.audit, err = audit.Open(filepath.Join(c.Dir, auditFile)); err != nil {
+		return nil, err
+	}
+	if s.ca, err = ca.Open(ctx, ca.Config{DB: s.db, Seal: master, Domain: s.Platform.Domain, Now: c.Now}); err != nil {
+		return nil, err
+	}
+	s.Endpoints, s.Hosts = origins(s.Platform, c.Listener.Addr())
+	if err := s.nouns(ctx, master); err != nil {
+		return nil, err
+	}
+	if c.Names != nil {
+		s.name(c.Names)
+	}
+	s.mux, err = s.routes()
+	return s, err
+}
+
+// name tells names of every name of the platform, those of later vaults too.
+func (s *Server) name(names func(string) error) {
+	tell := func(host string) {
+		if err := names(host); err != nil {
+			s.config.Log.Error("making a name resolve", "host", host, "err", err)
+		}
+	}
+	tell("hosts." + s.Platform.Domain)
+	s.resources.OnVault(func(name string) { tell(name + ".vault." + s.Platform.Domain) })
+}
+
+// nouns makes each noun in the order of design §3's arrows, and hangs on each
+// what must happen in its transactions.
+func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
+	c, p := s.config, s.Platform
+	if s.directory, err = directory.New(directory.Config{
+		DB: s.db, Audit: s.audit, Tenant: p.Tenant, Graph: s.Endpoints.Graph,
+		MayEdit: func(ctx context.Context, who innate.Principal, action string) error {
+			return s.access.Require(ctx, who, access.Control(action), innate.Root)
+		},
+		Reserved: func(uri string) bool { return s.tokens.FirstParty(uri) },
+		OnDelete: []func(store.Tx, directory.Object) error{
+			func(tx store.Tx, gone directory.Object) error { return access.DeleteOf(tx, gone.ID) },
+			func(tx store.Tx, gone directory.Object) error {
+				return feed.Revoke(tx, client.RevokedIdentity, string(gone.ID), c.Now(), longestToken)
+			},
+		},
+		OnEnable: []func(store.Tx, directory.Object) error{
+			func(tx store.Tx, o directory.Object) error {
+				if o.Enabled {
+					return feed.Restore(tx, client.RevokedIdentity, string(o.ID), c.Now(), longestToken)
+				}
+				return feed.Revoke(tx, client.RevokedIdentity, string(o.ID), c.Now(), longestToken)
+			},
+		},
+		Now: c.Now, Log: c.Log,
+	}); err != nil {
+		return err
+	}
+	if s.access, err = access.New(access.Config{
+		DB: s.db, Audit: s.audit, Directory: s.directory, Tenant: p.Tenant,
+		Exists: func(at innate.Scope) bool { return s.resources.Exists(at) },
+		Now:    c.Now, Log: c.Log,
+	}); err != nil {
+		return err
+	}
+	if s.tokens, err = tokens.New(ctx, tokens.Config{
+		DB: s.db, Audit: s.audit, Seal: master, CA: s.ca, Directory: s.directory,
+		Tenant: p.Tenant, Domain: p.Domain, Login: s.Endpoints.Login, Mutual: s.Hosts,
+		Services: tokens.FirstParties(s.Endpoints.Management, s.Endpoints.Graph, "https://"+s.Endpoints.VaultSuffix, p.Domain),
+		Now:      c.Now, Log: c.Log,
+	}); err != nil {
+		return err
+	}
+	if s.vault, err = vault.New(vault.Config{
+		DB: s.db, Audit: s.audit, Seal: master, Access: s.access, Tenant: p.Tenant,
+		Login: s.Endpoints.Login, Suffix: s.Endpoints.VaultSuffix,
+		ByName: func(name string) (innate.ResourceID, bool) { return s.resources.VaultByName(name) },
+		Now:    c.Now, Log: c.Log,
+	}); err != nil {
+		return err
+	}
+	if s.hosts, err = hosts.New(hosts.Config{
+		DB: s.db, Audit: s.audit, CA: s.ca, Directory: s.directory, Tenant: p.Tenant, Domain: p.Domain,
+		Mutual: s.Hosts, Address: s.hostsAddress(),
+		Require: func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error {
+			return s.access.Require(ctx, who, access.Control(action), at)
+		},
+		Now: c.Now, Log: c.Log,
+	}); err != nil {
+		return err
+	}
+	s.resources, err = resources.New(resources.Config{
+		DB: s.db, Audit: s.audit, Directory: s.directory, Access: s.access, Tenant: p.Tenant,
+		Subscription: p.Subscription, Endpoints: s.Endpoints,
+		OnWrite: []func(store.Tx, *resources.Resource, *resources.Resource) error{s.hosts.Placed, s.vaultMade},
+		OnDelete: []func(store.Tx, *resources.Resource) error{
+			s.hosts.Gone,
+			s.vaultGone,
+			func(tx store.Tx, gone *resources.Resource) error {
+				return feed.Revoke(tx, client.RevokedResource, gone.ID.Key(), c.Now(), longestToken)
+			},
+		},
+		Actions: s.hosts.Actions(),
+		Now:     c.Now, Log: c.Log,
+	})
+	return err
+}
+
+// hostsAddress is where agents dial: in development this listener, since the
+// name does not resolve there; else empty, which is the name.
+func (s *Server) hostsAddress() string {
+	if s.Platform.Dev {
+		return s.config.Listener.Addr().String()
+	}
+	return ""
+}
+
+// vaultMade gives a new vault its data key.
+func (s *Server) vaultMade(tx store.Tx, old, now *resources.Resource) error {
+	if old != nil || !now.ID.Is(resources.TypeVault) {
+		return nil
+	}
+	return s.vault.Create(tx, now.ID)
+}
+
+// vaultGone takes a vault's secrets with it.
+func (s *Server) vaultGone(tx store.Tx, gone *resources.Resource) error {
+	if !gone.ID.Is(resources.TypeVault) {
+		return nil
+	}
+	return s.vault.Delete(tx, gone.ID)
+}
+
+// Run serves until ctx ends, then stops everything and closes the platform.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.serveTLS(ctx) })
+	if s.config.Socket != "" {
+		g.Go(func() error { return s.serveSocket(ctx) })
+	}
+	g.Go(func() error { return s.drain(ctx) })
+	g.Go(func() error { return s.forget(ctx) })
+	return g.Wait()
+}
+
+// Close closes what New opened. Run does it by itself.
+func (s *Server) Close() error {
+	var errs []error
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.audit != nil {
+		errs = append(errs, s.audit.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.config.Listener.Addr() }
+
+// Bundle is the certificate (PEM) of the authority that signs the platform's
+// server certificates: what a client must trust.
+func (s *Server) Bundle() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.Certificate(ca.Servers).Raw})
+}
+
+// forget drops revocations that no living token can need, every hour.
+func (s *Server) forget(ctx context.Context) error {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if _, err := s.db.Update(ctx, func(tx store.Tx) error {
+				return feed.Forget(tx, s.config.Now())
+			}); err != nil && ctx.Err() == nil {
+				s.config.Log.Error("forgetting old revocations", "err", err)
+			}
+		}
+	}
+}
