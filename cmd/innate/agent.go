@@ -1,0 +1,52 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"innate/agent"
+)
+
+// agentCommand is a host of production.
+func (s *session) agentCommand() *cobra.Command {
+	var state, runtime string
+	cmd := &cobra.Command{
+		Use: "agent", Short: "Run the host agent", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := agent.New(agent.Config{State: state, Runtime: runtime, Log: s.log()})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(s.diagnostics, "innate agent: callers are proved by %s\n", a.Assurance())
+			return a.Run(cmd.Context())
+		},
+	}
+	cmd.PersistentFlags().StringVar(&state, "state", "/var/lib/innate/agent", "`folder` of the host's key and certificate")
+	cmd.Flags().StringVar(&runtime, "runtime", "/run/innate/run", "`folder` of the agent's socket")
+	cmd.AddCommand(&cobra.Command{
+		Use: "join", Short: "Join this host with the line that 'innate host add' printed, read from standard input", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := io.ReadAll(io.LimitReader(s.in, 4096))
+			if err != nil {
+				return err
+			}
+			line := strings.TrimSpace(string(b))
+			if line == "" {
+				return errors.New("nothing came on standard input: want the line that 'innate host add NAME' printed")
+			}
+			if err := os.MkdirAll(state, 0o700); err != nil {
+				return err
+			}
+			if err := agent.Join(cmd.Context(), state, line); err != nil {
+				return err
+			}
+			return s.say(map[string]string{"state": state}, "Joined. Start it with: innate agent --state %s", state)
+		},
+	})
+	return cmd
+}

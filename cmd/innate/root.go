@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"innate/admin"
+)
+
+// A session is one run of the command line: where it reads and writes, and the
+// flags that every command has.
+type session struct {
+	in               io.Reader
+	out, diagnostics io.Writer
+
+	output  string // table or json
+	socket  string // the administrators'
+	verbose bool
+}
+
+func newRoot(s *session) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "innate",
+		Short: "Managed identity for every machine",
+		Long: `Innate gives every program an identity by where it runs. Turn identity on for a
+VM or an app, grant it a role, and any Azure SDK, unmodified, gets short-lived
+tokens from a local endpoint that only that workload can reach.
+
+Start with:  innate quickstart`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if s.output != "table" && s.output != "json" {
+				return fmt.Errorf("--output %q: want table or json", s.output)
+			}
+			return nil
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&s.output, "output", "o", "table", "`format` of the answer: table, or json for scripts")
+	f.StringVar(&s.socket, "socket", defaultSocket(), "the administrators' `socket` of the server (INNATE_SOCKET)")
+	f.BoolVarP(&s.verbose, "verbose", "v", false, "log what happens")
+	root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+
+	root.AddGroup(
+		&cobra.Group{ID: "laptop", Title: "On a laptop or in CI:"},
+		&cobra.Group{ID: "roles", Title: "In production:"},
+		&cobra.Group{ID: "host", Title: "On a host:"},
+		&cobra.Group{ID: "admin", Title: "Administration:"},
+	)
+	in := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	in("laptop", s.quickstartCommand(), s.devCommand())
+	in("roles", s.serverCommand(), s.agentCommand())
+	in("host", s.runCommand(), s.attachCommand(), s.tokenCommand())
+	in("admin", s.groupCommand(), s.vmCommand(), s.appCommand(), s.identityCommand(), s.registrationCommand(), s.roleCommand(),
+		s.vaultCommand(), s.secretCommand(), s.hostCommand(), s.servicesCommand(), s.auditCommand())
+	root.AddCommand(s.benchCommand(), s.sampleCommand(), launchCommand())
+	return root
+}
+
+// defaultSocket is what INNATE_SOCKET says, or the place where a server that runs as a service has it.
+func defaultSocket() string {
+	if path := os.Getenv("INNATE_SOCKET"); path != "" {
+		return path
+	}
+	return "/run/innate/admin/admin.sock"
+}
+
+// defaultAgentSocket is the same for the agent, which has its socket beside.
+func defaultAgentSocket() string {
+	if path := os.Getenv("INNATE_AGENT_SOCKET"); path != "" {
+		return path
+	}
+	if path := os.Getenv("INNATE_SOCKET"); path != "" {
+		return filepath.Join(filepath.Dir(filepath.Dir(path)), "run", "agent.sock")
+	}
+	return "/run/innate/run/agent.sock"
+}
+
+// admin connects to the server.
+func (s *session) admin(ctx context.Context) (*admin.Client, error) { return admin.Dial(ctx, s.socket) }
+
+// log is where the program says what happens: standard error, quiet unless asked.
+func (s *session) log() *slog.Logger {
+	level := slog.LevelWarn
+	if s.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(s.diagnostics, &slog.HandlerOptions{Level: level}))
+}
+
+// print writes v as JSON, or its rows as a table under the heads.
+func (s *session) print(v any, heads string, rows [][]string) error {
+	if s.output == "json" {
+		e := json.NewEncoder(s.out)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		return e.Encode(v)
+	}
+	w := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(strings.Fields(heads), "\t"))
+	for _, r := range rows {
+		for i := range r {
+			if r[i] == "" {
+				r[i] = "-"
+			}
+		}
+		fmt.Fprintln(w, strings.Join(r, "\t"))
+	}
+	return w.Flush()
+}
+
+// say tells a person what was done; scripts read JSON or the exit code.
+func (s *session) say(v any, format string, args ...any) error {
+	if s.output == "json" {
+		return s.print(v, "", nil)
+	}
+	_, err := fmt.Fprintf(s.out, format+"\n", args...)
+	return err
+}

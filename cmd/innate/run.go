@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"innate/agent"
+	"innate/agent/launch"
+)
+
+// runCommand starts any program as an app.
+func (s *session) runCommand() *cobra.Command {
+	var app, socket string
+	cmd := &cobra.Command{
+		Use: "run --app NAME -- PROGRAM [ARGUMENT]...", Short: "Run a program as an app, with the app's identity",
+		Long: `Runs a program, unmodified, as an app that is placed on this host: in a cgroup of
+its own, under the app's uid where the agent is root, with the endpoint and its
+secret in the environment. Who may: root, and the uids that the app lists.`,
+		Example: "  innate run --app api -- node server.js",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := os.Getwd()
+			if err != nil {
+				return err
+			}
+			signals := make(chan os.Signal, 8)
+			signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+			defer signal.Stop(signals)
+			status, err := agent.Run(socket, agent.RunRequest{
+				App: app, Args: args, Dir: dir, Env: os.Environ(),
+				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
+			})
+			if err != nil {
+				return err
+			}
+			if status != 0 {
+				return exitCode(status)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&app, "app", "", "`name` or id of the app")
+	cmd.Flags().StringVar(&socket, "agent", defaultAgentSocket(), "the agent's `socket` (INNATE_AGENT_SOCKET)")
+	cmd.MarkFlagRequired("app")
+	cmd.Flags().SetInterspersed(false)
+	return cmd
+}
+
+// attachCommand tells the agent where a VM is.
+func (s *session) attachCommand() *cobra.Command {
+	var vm, netns, socket string
+	cmd := &cobra.Command{
+		Use: "attach --vm NAME --netns NAME|PATH", Short: "Serve 169.254.169.254 to a VM, inside its network namespace",
+		Example: "  innate attach --vm web-1 --netns web-1",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if netns[0] != '/' {
+				netns = "/run/netns/" + netns
+			}
+			if err := agent.Attach(socket, vm, netns); err != nil {
+				return err
+			}
+			return s.say(map[string]string{"vm": vm, "netns": netns}, "%s has its metadata service in %s.", vm, netns)
+		},
+	}
+	cmd.Flags().StringVar(&vm, "vm", "", "`name` or id of the VM")
+	cmd.Flags().StringVar(&netns, "netns", "", "network namespace: a `name` under /run/netns, or a path")
+	cmd.Flags().StringVar(&socket, "agent", defaultAgentSocket(), "the agent's `socket` (INNATE_AGENT_SOCKET)")
+	cmd.MarkFlagRequired("vm")
+	cmd.MarkFlagRequired("netns")
+	return cmd
+}
+
+// launchCommand is the first thing that a new app's process runs; see package launch.
+func launchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "launch", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error { return fmt.Errorf("launch: %w", launch.Main()) },
+	}
+}

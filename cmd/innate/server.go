@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"innate/server"
+)
+
+// serverCommand is the control plane of production.
+func (s *session) serverCommand() *cobra.Command {
+	var dir, listen string
+	var operator int
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
+		Long: `Runs the control plane on the platform that 'innate server init' made.
+
+Its names are login., management., graph., hosts. and *.vault. under the domain;
+they must resolve here for whoever uses it. Certificates come from its own
+authority and renew themselves.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := net.Listen("tcp", listen)
+			if err != nil {
+				return err
+			}
+			srv, err := server.New(cmd.Context(), server.Config{
+				Dir: dir, Listener: l, Socket: s.socket, Operator: operator, Log: s.log(),
+			})
+			if err != nil {
+				l.Close()
+				return err
+			}
+			fmt.Fprintf(s.diagnostics, "innate server: %s on %s, administrators at %s\n", srv.Endpoints.Login, l.Addr(), s.socket)
+			return srv.Run(cmd.Context())
+		},
+	}
+	cmd.PersistentFlags().StringVar(&dir, "dir", "/var/lib/innate/control", "the platform's `folder`")
+	cmd.Flags().StringVar(&listen, "listen", ":443", "`address` to listen on")
+	cmd.Flags().IntVar(&operator, "operator", -1, "`uid` that may use the administrators' socket, beside root")
+
+	var domain string
+	init := &cobra.Command{
+		Use: "init", Short: "Make a new platform: its keys, its store, its administrator", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := server.Create(context.WithoutCancel(cmd.Context()), dir, domain, false, time.Now()); err != nil {
+				return err
+			}
+			return s.say(map[string]string{"dir": dir, "domain": domain},
+				"%s is a new platform for %s. Keep %s/master.key safe and apart from backups of the store: the one opens the other.", dir, domain, dir)
+		},
+	}
+	init.Flags().StringVar(&domain, "domain", "", "DNS `name` under which the platform answers, such as id.example.org")
+	init.MarkFlagRequired("domain")
+	cmd.AddCommand(init)
+	return cmd
+}
