@@ -52,7 +52,6 @@ func Open(ctx context.Context, engine Engine) (*DB, error) {
 	db.close = sync.OnceValue(func() error {
 		stop()
 		<-db.followed
-		db.replica.close()
 		return engine.Close()
 	})
 	go db.follow(life)
@@ -119,16 +118,18 @@ func (db *DB) attempt(ctx context.Context, conflicts int, fn func(Tx) error) (Re
 // holds nobody up, until what it has yet to read is no longer kept.
 func (db *DB) Watch(ctx context.Context, from Revision) iter.Seq2[Commit, error] {
 	return func(yield func(Commit, error) bool) {
-		for c, err := range db.engine.Follow(ctx, from) {
+		for commits, err := range db.engine.Follow(ctx, from) {
 			if err == nil {
-				err = db.replica.await(ctx, c.Revision)
+				err = db.replica.await(ctx, commits[len(commits)-1].Revision)
 			}
 			if err != nil {
 				yield(Commit{}, err)
 				return
 			}
-			if !yield(c, nil) {
-				return
+			for _, c := range commits {
+				if !yield(c, nil) {
+					return
+				}
 			}
 		}
 	}
@@ -158,16 +159,18 @@ const (
 	longestPause  = 5 * time.Second
 )
 
-// follow applies the engine's commits to the replica until ctx ends.
+// follow applies the engine's commits to the replica until ctx ends or the
+// engine is closed.
 func (db *DB) follow(ctx context.Context) {
 	defer close(db.followed)
+	defer db.replica.close()
 	pause := shortestPause
 	for {
 		applied, err := db.applyCommits(ctx)
 		if errors.Is(err, ErrCompacted) {
 			err = db.reload(ctx)
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, ErrClosed) {
 			return
 		}
 		if applied || err == nil {
@@ -187,11 +190,11 @@ func (db *DB) follow(ctx context.Context) {
 }
 
 func (db *DB) applyCommits(ctx context.Context) (applied bool, err error) {
-	for c, err := range db.engine.Follow(ctx, db.replica.current.Load().revision) {
+	for commits, err := range db.engine.Follow(ctx, db.replica.current.Load().revision) {
 		if err != nil {
 			return applied, err
 		}
-		db.replica.apply(c)
+		db.replica.apply(commits)
 		applied = true
 	}
 	return applied, nil
@@ -204,7 +207,8 @@ func (db *DB) reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the store again: %w", err)
 	}
-	db.replica.apply(Commit{Revision: rev, Changes: changes(db.replica.current.Load().rows, rows)})
+	missed := changes(db.replica.current.Load().rows, rows)
+	db.replica.apply([]Commit{{Revision: rev, Changes: missed}})
 	return nil
 }
 

@@ -95,31 +95,38 @@ func newReplica(rev Revision, rows *rows) *replica {
 	return r
 }
 
-// apply makes c the newest revision: first to the indexes, then to readers,
-// then to those who wait for it.
-func (r *replica) apply(c Commit) {
+// apply brings the replica to the last of commits in one step: first the
+// indexes, then readers, then those who wait for it.
+func (r *replica) apply(commits []Commit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, ch := range c.Changes {
-		if ch.Value == nil {
-			r.rows.Delete(row{key: ch.Key})
-		} else {
-			r.rows.ReplaceOrInsert(row{ch.Key, ch.Value})
-		}
-		for _, ix := range r.indexes {
-			if strings.HasPrefix(ch.Key, ix.prefix) {
-				ix.apply(ch)
-			}
+	for _, c := range commits {
+		for _, ch := range c.Changes {
+			r.change(ch)
 		}
 	}
-	r.current.Store(&snapshot{c.Revision, r.rows.Clone()})
+	rev := commits[len(commits)-1].Revision
+	r.current.Store(&snapshot{rev, r.rows.Clone()})
 	r.waiting = slices.DeleteFunc(r.waiting, func(w waiter) bool {
-		reached := w.revision <= c.Revision
+		reached := w.revision <= rev
 		if reached {
 			close(w.reached)
 		}
 		return reached
 	})
+}
+
+func (r *replica) change(ch Change) {
+	if ch.Value == nil {
+		r.rows.Delete(row{key: ch.Key})
+	} else {
+		r.rows.ReplaceOrInsert(row{ch.Key, ch.Value})
+	}
+	for _, ix := range r.indexes {
+		if strings.HasPrefix(ch.Key, ix.prefix) {
+			ix.apply(ch)
+		}
+	}
 }
 
 // await returns when the replica has reached rev.

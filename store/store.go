@@ -70,10 +70,10 @@ type Engine interface {
 	// gathers what arrives together into one write (group commit). After any
 	// other error the transaction may or may not have been committed.
 	Commit(ctx context.Context, txn Txn) (Revision, error)
-	// Follow yields the commits after from, in order and without a gap. It ends
-	// with an error: ctx's, or ErrCompacted when the commits are no longer kept
-	// or from is a revision that never was.
-	Follow(ctx context.Context, from Revision) iter.Seq2[Commit, error]
+	// Follow yields the commits after from, in order and without a gap, some at a
+	// time as they come. It ends with an error: ctx's, or ErrCompacted when the
+	// commits are no longer kept or from is a revision that never was.
+	Follow(ctx context.Context, from Revision) iter.Seq2[[]Commit, error]
 	// Sync returns the newest committed revision.
 	Sync(ctx context.Context) (Revision, error)
 	// Close lets what is being committed end, and answers the rest with ErrClosed.

@@ -9,7 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,36 +19,45 @@ import (
 	"innate/feed/client"
 )
 
-// A wire is a transport to a server in the same bubble of time: serve writes
-// the body of one answer and is told from where the client wants to go on.
+// A wire is a transport to a server in the same bubble of time. serve writes the
+// body of the n-th answer.
 type wire struct {
-	serve func(ctx context.Context, w io.Writer, from string)
+	serve func(ctx context.Context, w io.Writer, n int)
 	kind  string // Content-Type; empty means a feed's
-	code  int    // 0 means 200
+
+	mu    sync.Mutex
+	asked []string // from where to go on, one a connection
 }
 
-func (l wire) RoundTrip(r *http.Request) (*http.Response, error) {
+func (l *wire) connections() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
+}
+
+func (l *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
+	l.asked = append(l.asked, r.URL.Query().Get("from"))
+	n := len(l.asked)
+	l.mu.Unlock()
 	out, in := io.Pipe()
 	context.AfterFunc(r.Context(), func() { in.CloseWithError(context.Cause(r.Context())) })
 	go func() {
-		l.serve(r.Context(), in, r.URL.Query().Get("from"))
+		l.serve(r.Context(), in, n)
 		in.Close()
 	}()
-	kind, code := l.kind, l.code
+	kind := l.kind
 	if kind == "" {
 		kind = client.ContentType
 	}
-	if code == 0 {
-		code = http.StatusOK
-	}
-	return &http.Response{StatusCode: code, Status: http.StatusText(code), Header: http.Header{"Content-Type": {kind}}, Body: out}, nil
+	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Header: http.Header{"Content-Type": {kind}}, Body: out}, nil
 }
 
 // follow runs a client until the test ends.
-func follow(t *testing.T, l wire, apply func(client.Event)) *client.Client {
+func follow(t *testing.T, l *wire, apply func(client.Event)) *client.Client {
 	t.Helper()
 	c, err := client.New(client.Config{
 		URL: "https://hosts.example.org/v1/feed", HTTP: &http.Client{Transport: l}, Apply: apply,
@@ -83,10 +92,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 func TestAClientGoesOnFromTheLastWholeTransactionItHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var asked, applied []string
-		follow(t, wire{serve: func(ctx context.Context, w io.Writer, from string) {
-			asked = append(asked, from)
-			switch len(asked) {
+		var applied []string
+		l := &wire{serve: func(ctx context.Context, w io.Writer, n int) {
+			switch n {
 			case 1: // cut off in the middle of the snapshot
 				io.WriteString(w, `{"revision":0,"reset":true}
 {"revision":0,"key":"a","value":1}
@@ -104,11 +112,13 @@ func TestAClientGoesOnFromTheLastWholeTransactionItHeard(t *testing.T) {
 `)
 				until(ctx)
 			}
-		}}, func(ev client.Event) {
+		}}
+		follow(t, l, func(ev client.Event) {
 			applied = append(applied, fmt.Sprintf("%s=%s reset=%v synced=%v", ev.Key, ev.Value, ev.Reset, ev.Synced))
 		})
 		time.Sleep(10 * time.Second)
-		if diff := cmp.Diff([]string{"", "", "9"}, asked); diff != "" {
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"", "", "9"}, l.connections()); diff != "" {
 			t.Errorf("asked to go on from (-want +got):\n%s", diff)
 		}
 		want := []string{
@@ -125,21 +135,20 @@ func TestAClientGoesOnFromTheLastWholeTransactionItHeard(t *testing.T) {
 
 func TestASilentConnectionIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var connections atomic.Int32
-		follow(t, wire{serve: func(ctx context.Context, w io.Writer, from string) {
-			n := connections.Add(1)
+		l := &wire{serve: func(ctx context.Context, w io.Writer, n int) {
 			io.WriteString(w, `{"revision":3,"synced":true}`+"\n")
 			for n > 1 && pause(ctx, 5*time.Second) { // the first goes silent, the second beats
 				io.WriteString(w, `{"revision":3,"beat":true}`+"\n")
 			}
 			until(ctx)
-		}}, func(client.Event) {})
+		}}
+		follow(t, l, func(client.Event) {})
 		time.Sleep(14 * time.Second)
-		if n := connections.Load(); n != 1 {
+		if n := len(l.connections()); n != 1 {
 			t.Errorf("after 14 s of silence: %d connections, want 1", n)
 		}
 		time.Sleep(5 * time.Minute)
-		if n := connections.Load(); n != 2 {
+		if n := len(l.connections()); n != 2 {
 			t.Errorf("after minutes of beats: %d connections, want 2", n)
 		}
 	})
@@ -147,9 +156,10 @@ func TestASilentConnectionIsGivenUp(t *testing.T) {
 
 func TestAViewIsAsOldAsTheLastTimeItWasWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := follow(t, wire{serve: func(ctx context.Context, w io.Writer, from string) {
-			if from != "" {
-				until(ctx) // the second connection says nothing
+		c := follow(t, &wire{serve: func(ctx context.Context, w io.Writer, n int) {
+			if n > 1 { // the second connection says nothing
+				until(ctx)
+				return
 			}
 			io.WriteString(w, `{"revision":0,"reset":true}`+"\n")
 			pause(ctx, 10*time.Second)
@@ -188,16 +198,15 @@ func TestWhatIsNoFeedIsNotApplied(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				asked := 0
-				f := follow(t, wire{kind: c.kind, serve: func(_ context.Context, w io.Writer, from string) {
-					if asked++; from != "" {
-						t.Errorf("went on from %q", from)
-					}
-					io.WriteString(w, c.body)
-				}}, func(ev client.Event) { t.Errorf("applied %+v", ev) })
+				l := &wire{kind: c.kind, serve: func(_ context.Context, w io.Writer, _ int) { io.WriteString(w, c.body) }}
+				f := follow(t, l, func(ev client.Event) { t.Errorf("applied %+v", ev) })
 				time.Sleep(time.Minute)
-				if asked < 10 || asked > 40 {
-					t.Errorf("asked %d times in a minute, want a pause of up to 5 s between", asked)
+				asked := l.connections()
+				if len(asked) < 10 || len(asked) > 40 {
+					t.Errorf("asked %d times in a minute, want a pause of up to 5 s between", len(asked))
+				}
+				if from := strings.Join(asked, ""); from != "" {
+					t.Errorf("went on from %q", from)
 				}
 				select {
 				case <-f.Synced():

@@ -17,25 +17,23 @@ const chunk = 256
 
 // Follow yields the commits after from: from memory to those who keep up, from
 // the file to others.
-func (e *Engine) Follow(ctx context.Context, from store.Revision) iter.Seq2[store.Commit, error] {
-	return func(yield func(store.Commit, error) bool) {
+func (e *Engine) Follow(ctx context.Context, from store.Revision) iter.Seq2[[]store.Commit, error] {
+	return func(yield func([]store.Commit, error) bool) {
 		for {
 			commits, err := e.next(ctx, from)
 			if err != nil {
-				yield(store.Commit{}, err)
+				yield(nil, err)
 				return
 			}
-			for _, c := range commits {
-				if !yield(c, nil) {
-					return
-				}
-				from = c.Revision
+			if !yield(commits, nil) {
+				return
 			}
+			from = commits[len(commits)-1].Revision
 		}
 	}
 }
 
-// next waits for commits after from and returns the first of them.
+// next waits for commits after from and returns the first of them, one at least.
 func (e *Engine) next(ctx context.Context, from store.Revision) ([]store.Commit, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -52,7 +50,11 @@ func (e *Engine) next(ctx context.Context, from store.Revision) ([]store.Commit,
 		case from > newest:
 			return nil, store.ErrCompacted
 		case from < before:
-			return e.readLog(from, chunk)
+			commits, err := e.readLog(from, chunk)
+			if err == nil && len(commits) == 0 {
+				err = store.ErrCompacted
+			}
+			return commits, err
 		case len(commits) > 0:
 			return commits, nil
 		}
