@@ -14,30 +14,31 @@ import (
 // may lists, for each package, which of ours it may import. The root package is
 // free to all. A new edge is decided here, with a reason.
 var may = map[string]string{
-	"store":            "", // knows no rules
-	"store/file":       "store",
-	"store/storetest":  "store",
-	"jwt":              "", // a signature has no state
-	"seal":             "",
-	"audit":            "",
-	"rest":             "",
-	"ca":               "store seal", // signs what its caller has decided
-	"feed/client":      "",           // also holds the records that travel: written once, read at both ends
-	"feed":             "store feed/client",
-	"bearer":           "jwt feed/client rest", // verifies as a stranger would
-	"directory":        "store audit bearer rest",
-	"access":           "store audit bearer rest directory", // a scope is a path, not an object
-	"resources":        "store audit bearer rest directory access",
-	"tokens":           "store audit jwt seal ca rest directory", // says who, never what is allowed
-	"hosts":            "store audit bearer rest ca feed feed/client directory resources",
-	"vault":            "store audit bearer rest seal access",
-	"agent/caller":     "",      // states facts, has no policy
-	"agent/launch":     "",      // starts what it is told where it is told
-	"agent/endpoint":   "audit", // what both local endpoints refuse, and how they record it
-	"agent/imds":       "agent/caller agent/endpoint audit",
-	"agent/appservice": "agent/caller agent/endpoint audit",
-	"agent":            "jwt audit feed/client agent/imds agent/appservice agent/caller agent/launch",
-	"admin":            "rest", // asks as any client would
+	"store":                       "", // knows no rules
+	"store/file":                  "store",
+	"store/storetest":             "store",
+	"jwt":                         "", // a signature has no state
+	"seal":                        "",
+	"audit":                       "",
+	"rest":                        "",
+	"ca":                          "store seal", // signs what its caller has decided
+	"feed/client":                 "",           // also holds the records that travel: written once, read at both ends
+	"feed":                        "store feed/client",
+	"bearer":                      "jwt feed/client rest", // verifies as a stranger would
+	"directory":                   "store audit bearer rest",
+	"access":                      "store audit bearer rest directory", // a scope is a path, not an object
+	"resources":                   "store audit bearer rest directory access",
+	"tokens":                      "store audit jwt seal ca rest directory", // says who, never what is allowed
+	"hosts":                       "store audit bearer rest ca feed feed/client directory resources",
+	"vault":                       "store audit bearer rest seal access",
+	"agent/caller":                "",      // states facts, has no policy
+	"agent/launch":                "",      // starts what it is told where it is told
+	"agent/endpoint":              "audit", // what both local endpoints refuse, and how they record it
+	"agent/endpoint/endpointtest": "",
+	"agent/imds":                  "agent/caller agent/endpoint audit",
+	"agent/appservice":            "agent/caller agent/endpoint audit",
+	"agent":                       "audit feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch",
+	"admin":                       "rest", // asks as any client would
 	// The control plane: every noun wired on one listener. cmd and innatetest start the same one.
 	"server":     "access admin audit bearer ca directory feed feed/client hosts jwt resources rest seal store store/file tokens vault",
 	"platform":   "server agent admin", // the whole in one process: laptop, CI, tests
