@@ -160,6 +160,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 				}
 				return feed.Revoke(tx, client.RevokedIdentity, string(o.ID), c.Now(), longestToken)
 			},
+			func(tx store.Tx, o directory.Object) error { return s.hosts.Forget(tx, o) },
 		},
 		Now: c.Now, Log: c.Log,
 	}); err != nil {

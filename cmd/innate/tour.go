@@ -328,7 +328,7 @@ func (t *tour) outside(ctx context.Context) error {
 			return fmt.Errorf("want 200 at this assurance, got %d %s", status, text)
 		}
 		t.tell("%d: as an ordinary user this process and the app are one security domain, and the secret alone decides", status)
-		t.weaker = append(t.weaker, fmt.Sprintf("callers are proved by %s only, so a stolen secret works for any process of this user", t.first.started.Assurance))
+		t.weaker = append(t.weaker, "callers are proved by the secret alone, so a stolen one works for any process of this user")
 		return nil
 	}
 	if status != http.StatusForbidden {
