@@ -83,7 +83,9 @@ func checkSegment(p string) error {
 		return errors.New("a segment may not be . or ..")
 	}
 	for _, c := range p {
-		if c <= ' ' || c == 0x7f || c == '?' || c == '#' || c == '%' || c == '\\' || c == '�' {
+		// Only ASCII: beyond it there are letters that fold together and do not
+		// have one lower case, so that Equal and Key would disagree.
+		if c <= ' ' || c >= 0x7f || strings.ContainsRune(`?#%\`, c) {
 			return fmt.Errorf("segment %q has the character %q", clip(p), c)
 		}
 	}

@@ -52,8 +52,9 @@ func parseLine(line []byte) (event []byte, l link, err error) {
 	if cut < 1 || !bytes.HasPrefix(line[cut:], []byte(chainKey)) || !bytes.HasSuffix(line, []byte(chainEnd)) {
 		return nil, l, errors.New("it is no line of an audit log")
 	}
-	if _, err := hex.Decode(l[:], line[cut+len(chainKey):len(line)-len(chainEnd)]); err != nil {
-		return nil, l, fmt.Errorf("its chain value: %w", err)
+	digits := line[cut+len(chainKey) : len(line)-len(chainEnd)]
+	if _, err := hex.Decode(l[:], digits); err != nil || bytes.ContainsAny(digits, "ABCDEF") {
+		return nil, l, errors.New("its chain value is not 64 lower-case hex digits")
 	}
 	return append(line[:cut:cut], '}'), l, nil
 }

@@ -128,11 +128,8 @@ func canonical(audience string) string {
 	if !ok {
 		return strings.ToLower(audience) // a GUID
 	}
-	host, path, _ := strings.Cut(rest, "/")
-	if path != "" {
-		path = "/" + path
-	}
-	return strings.ToLower(scheme+"://"+host) + path
+	host, _, _ := strings.Cut(rest, "/")
+	return strings.ToLower(scheme+"://"+host) + rest[len(host):]
 }
 
 // An Error says why a token was refused, in words its bearer may read.

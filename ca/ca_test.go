@@ -202,7 +202,7 @@ func TestTheKeysOfAuthoritiesAreSealed(t *testing.T) {
 
 const (
 	oid     = innate.ObjectID("0f8fad5b-d9cb-469f-a165-70867728950e")
-	group   = "/subscriptions/0f8fad5b-d9cb-469f-a165-70867728950e/resourceGroups/RG_(é)/providers/"
+	group   = "/subscriptions/0f8fad5b-d9cb-469f-a165-70867728950e/resourceGroups/RG_(1)/providers/"
 	hosting = innate.ResourceID(group + "Microsoft.Web/sites/App")
 	host    = innate.ResourceID(group + "Microsoft.HybridCompute/machines/M1")
 )

@@ -175,7 +175,9 @@ func (x *index) all(kinds ...Kind) (found []*Object) {
 	return found
 }
 
-// applications lists the registrations, in no order.
+// Registrations lists the app registrations, in no order. They are shared: do not modify.
+func (d *Directory) Registrations() []*Registration { return d.index.applications() }
+
 func (x *index) applications() (found []*Registration) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

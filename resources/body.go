@@ -75,13 +75,43 @@ func readBody(r *http.Request, k *kind) (b body, err error) {
 	if err := b.checkWords(); err != nil {
 		return b, err
 	}
-	if b.properties, err = spell(b.properties, slices.Concat(k.known, k.computed, []string{"provisioningState"})); err != nil {
+	computed := slices.Concat(k.computed, []string{"provisioningState"})
+	if b.properties, err = spell(b.properties, slices.Concat(k.known, computed)); err != nil {
 		return b, err
 	}
-	for _, name := range append(k.computed, "provisioningState") {
+	for _, name := range computed {
 		delete(b.properties, name)
 	}
+	scrub(b.properties)
 	return b, nil
+}
+
+// writeOnly are properties that ARM takes and never shows. We have no machine to
+// set them on, and keep no secret that nobody may read.
+var writeOnly = []string{"adminPassword", "administratorLoginPassword", "customData", "protectedSettings", "userData"}
+
+// scrub drops what is write-only, at any depth of objects.
+func scrub(members map[string]json.RawMessage) {
+	for name, raw := range members {
+		if slices.ContainsFunc(writeOnly, func(w string) bool { return strings.EqualFold(w, name) }) {
+			delete(members, name)
+			continue
+		}
+		var below map[string]json.RawMessage
+		if json.Unmarshal(raw, &below) == nil && below != nil {
+			scrub(below)
+			members[name] = encode(below)
+		}
+	}
+}
+
+// encode writes an object made of JSON that was read.
+func encode(members map[string]json.RawMessage) json.RawMessage {
+	raw, err := json.Marshal(members)
+	if err != nil {
+		panic(err)
+	}
+	return raw
 }
 
 func badContent(format string, args ...any) error {
@@ -177,11 +207,7 @@ func merge(target, patch map[string]json.RawMessage) map[string]json.RawMessage 
 		if json.Unmarshal(out[name], &below) != nil {
 			below = nil // not an object: it is replaced
 		}
-		merged, err := json.Marshal(merge(below, change))
-		if err != nil {
-			panic(err) // made of JSON that was read
-		}
-		out[name] = merged
+		out[name] = encode(merge(below, change))
 	}
 	return out
 }

@@ -53,8 +53,7 @@ type Config struct {
 	// OnDelete runs in the transaction that removes a resource, before its row and identity go.
 	OnDelete []func(tx store.Tx, gone *Resource) error
 	// Actions are what other nouns serve as POST {resource}/{action}, by type and
-	// action in lower case: microsoft.hybridcompute/machines/join. New copies none
-	// of it: it may be filled until the first request.
+	// action in lower case: microsoft.hybridcompute/machines/join.
 	Actions map[string]Action
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -85,8 +84,7 @@ func New(c Config) (*Resources, error) {
 		given bool
 	}{
 		{"DB", c.DB != nil}, {"Audit", c.Audit != nil}, {"Directory", c.Directory != nil}, {"Access", c.Access != nil},
-		{"Tenant", c.Tenant != ""}, {"Subscription", c.Subscription != ""}, {"Endpoints.Login", e.Login != ""},
-		{"Endpoints.Management", e.Management != ""}, {"Endpoints.Graph", e.Graph != ""}, {"Endpoints.VaultSuffix", e.VaultSuffix != ""},
+		{"Tenant", c.Tenant != ""}, {"Endpoints.Login", e.Login != ""}, {"Endpoints.Management", e.Management != ""}, {"Endpoints.Graph", e.Graph != ""}, {"Endpoints.VaultSuffix", e.VaultSuffix != ""},
 	} {
 		if !field.given {
 			return nil, errors.New("resources: Config needs " + field.name)

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,9 +42,11 @@ type world struct {
 	directory *directory.Directory
 	config    resources.Config
 	owner     innate.Principal
-	now       time.Time
-	written   []string // told to OnWrite: the ids, of this transaction's last run too
-	gone      []string // told to OnDelete
+
+	mu      sync.Mutex
+	now     time.Time
+	written []string // told to OnWrite
+	gone    []string // told to OnDelete
 }
 
 func newWorld(t *testing.T) *world {
@@ -63,7 +66,12 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { log.Close() })
-	clock := func() time.Time { w.now = w.now.Add(time.Second); return w.now }
+	clock := func() time.Time {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.now = w.now.Add(time.Second)
+		return w.now
+	}
 	if w.directory, err = directory.New(directory.Config{
 		DB: w.db, Audit: log, Tenant: tenant, Graph: "https://graph.example.org", Now: clock,
 		MayEdit:  func(context.Context, innate.Principal, string) error { return nil },
@@ -87,12 +95,16 @@ func newWorld(t *testing.T) *world {
 		},
 		OnWrite: []func(store.Tx, *resources.Resource, *resources.Resource) error{
 			func(_ store.Tx, _, now *resources.Resource) error {
+				w.mu.Lock()
+				defer w.mu.Unlock()
 				w.written = append(w.written, string(now.ID))
 				return nil
 			},
 		},
 		OnDelete: []func(store.Tx, *resources.Resource) error{
 			func(_ store.Tx, gone *resources.Resource) error {
+				w.mu.Lock()
+				defer w.mu.Unlock()
 				w.gone = append(w.gone, string(gone.ID))
 				return nil
 			},
@@ -236,7 +248,7 @@ func (w *world) object(id string) bool {
 func (w *world) assignments() (n int) {
 	w.t.Helper()
 	if err := w.db.View(w.t.Context(), func(r store.Reader) error {
-		for range r.Scan("access/", "") {
+		for range r.Scan("access/at/", "") {
 			n++
 		}
 		return nil

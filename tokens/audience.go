@@ -104,11 +104,8 @@ func (s *Service) audience(resource string) (audience, error) {
 // registrations that have an identifier URI, by name.
 func (s *Service) listServices() []FirstParty {
 	list := slices.Clone(s.config.Services)
-	if s.config.Registrations == nil {
-		return list
-	}
 	own := len(list)
-	for _, r := range s.config.Registrations() {
+	for _, r := range s.config.Directory.Registrations() {
 		if len(r.IdentifierURIs) > 0 {
 			list = append(list, FirstParty{Name: r.Name, ID: r.Client, URIs: r.IdentifierURIs})
 		}

@@ -11,10 +11,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,6 +95,32 @@ func (w *world) enable(id innate.ObjectID, enabled bool) {
 	}
 }
 
+// A lagging engine is one whose commits reach its server only when it asks,
+// once behind is locked.
+type lagging struct {
+	store.Engine
+	behind *sync.Mutex
+	asked  *sync.Once
+}
+
+func (l lagging) Follow(ctx context.Context, from store.Revision) iter.Seq2[[]store.Commit, error] {
+	return func(yield func([]store.Commit, error) bool) {
+		for c, err := range l.Engine.Follow(ctx, from) {
+			l.behind.Lock()
+			more := yield(c, err)
+			l.behind.Unlock()
+			if !more {
+				return
+			}
+		}
+	}
+}
+
+func (l lagging) Sync(ctx context.Context) (store.Revision, error) {
+	defer l.asked.Do(l.behind.Unlock)
+	return l.Engine.Sync(ctx)
+}
+
 // An application created through one server is known to every other at once.
 func TestWhatWasJustCreatedElsewhereIsNotUnknown(t *testing.T) {
 	w := start(t)
@@ -105,7 +133,8 @@ func TestWhatWasJustCreatedElsewhereIsNotUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer here.Close()
-	there, err := store.Open(t.Context(), engine)
+	slow := lagging{engine, new(sync.Mutex), new(sync.Once)}
+	there, err := store.Open(t.Context(), slow)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,14 +150,14 @@ func TestWhatWasJustCreatedElsewhereIsNotUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.db = here
-	for range 20 {
-		client, secret := w.application()
-		a := w.send(s.Handler(), request(tokenPath, "grant_type=client_credentials", "client_id="+string(client),
-			"client_secret="+secret, "scope="+vault+"/.default"))
-		if a.status != http.StatusOK {
-			t.Fatalf("%d %s", a.status, a.body)
-		}
+	slow.behind.Lock()
+	client, secret := w.application()
+	a := w.send(s.Handler(), request(tokenPath, "grant_type=client_credentials", "client_id="+string(client),
+		"client_secret="+secret, "scope="+vault+"/.default"))
+	if a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
 	}
+	slow.asked.Do(slow.behind.Unlock)
 }
 
 // An assertion as clients make it, and what a test changes in it.

@@ -36,7 +36,7 @@ const (
 	longestLife  = 24 * time.Hour
 )
 
-// Config says what a Service needs. Only Registrations, Lifetime, Now and Log may be left out.
+// Config says what a Service needs. Only Lifetime, Now and Log may be left out.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -48,9 +48,6 @@ type Config struct {
 	Login     string       // origin, https://login.example.org
 	Mutual    string       // origin where client certificates are asked for, https://hosts.example.org
 	Services  []FirstParty // what takes our tokens without a registration: FirstParties(…)
-
-	// Registrations lists the app registrations for ServicesHandler; nil means that it names first parties alone.
-	Registrations func() []directory.Registration
 
 	Lifetime time.Duration    // of a token, 10 minutes to 24 hours; 0 means one hour
 	Now      func() time.Time // nil means time.Now

@@ -1,0 +1,82 @@
+package tokens_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+
+	"innate/directory"
+	"innate/jwt"
+)
+
+// FuzzTokenForm sends any body and query: the answer is a refusal in Entra's
+// shape, since none of them has a good credential.
+func FuzzTokenForm(f *testing.F) {
+	w := start(f)
+	f.Add("", "grant_type=client_credentials&client_id=0f8fad5b-d9cb-469f-a165-70867728950e&client_secret=x&scope=https://vault.azure.net/.default")
+	f.Add("client-request-id=x", "grant_type=client_credentials&client_id=%00&client_id=y")
+	f.Add("client_secret=x;", "scope=%zz&resource=//")
+	f.Add("", "client_assertion=a.b.c&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer")
+	f.Fuzz(func(t *testing.T, query, body string) {
+		r := raw(tokenPath, body)
+		r.URL.RawQuery = query
+		rec := httptest.NewRecorder()
+		w.tokens.Handler().ServeHTTP(rec, r)
+		var no struct {
+			Error string `json:"error"`
+			Trace string `json:"trace_id"`
+		}
+		if err := json.Unmarshal(rec.Body.Bytes(), &no); err != nil || rec.Code < 400 || rec.Code >= 500 || no.Error == "" || no.Trace == "" {
+			t.Errorf("%d %s", rec.Code, rec.Body)
+		}
+	})
+}
+
+// FuzzAssertion signs any claims with the registered key: only those that say
+// who, for whom and until when get a token.
+func FuzzAssertion(f *testing.F) {
+	w := start(f)
+	r, _ := w.register(directory.Registration{})
+	key := newKey(f)
+	der := w.certify(r.Client, key, w.now.AddDate(-1, 0, 0), w.now.AddDate(1, 0, 0))
+	signer, err := jwt.NewSigner(key, jwt.ES256, map[string]any{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum(der))})
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := json.Marshal(w.valid(r.Client))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"iss":"` + string(r.Client) + `","sub":["` + string(r.Client) + `"],"aud":"` + login + tokenPath + `","exp":"1772366400.5"}`))
+	f.Add([]byte(`{"iss":null,"exp":1e400,"nbf":-1}`))
+	f.Fuzz(func(t *testing.T, claims []byte) {
+		compact, err := signer.Sign(json.RawMessage(claims))
+		if err != nil {
+			return // not JSON
+		}
+		rec := httptest.NewRecorder()
+		w.tokens.Handler().ServeHTTP(rec, raw(tokenPath, url.Values{
+			"grant_type": {"client_credentials"}, "client_id": {string(r.Client)}, "scope": {vault + "/.default"},
+			"client_assertion": {compact}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		}.Encode()))
+		if rec.Code >= http.StatusInternalServerError {
+			t.Fatalf("%d %s", rec.Code, rec.Body)
+		}
+		if rec.Code != http.StatusOK {
+			return
+		}
+		var got map[string]any
+		if err := json.Unmarshal(claims, &got); err != nil {
+			t.Fatalf("a token for %s", claims)
+		}
+		for _, name := range []string{"iss", "sub", "aud", "exp"} {
+			if got[name] == nil {
+				t.Errorf("a token without %s: %s", name, claims)
+			}
+		}
+	})
+}

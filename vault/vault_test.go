@@ -1,0 +1,593 @@
+package vault_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"innate"
+	"innate/access"
+	"innate/audit"
+	"innate/store"
+	"innate/vault"
+)
+
+func TestWhoeverHasNoTokenIsTheSameEverywhere(t *testing.T) {
+	w := newWorld(t)
+	w.must("officer", "PUT", "/secrets/there"+api, `{"value":"v"}`)
+	want := `Bearer authorization="https://login.innate.test/` + tenant + `", resource="https://vault.innate.test:8443"`
+	for _, path := range []string{"/", "/secrets/there/" + api, "/secrets/not-there" + api, "/secrets/there", "/keys/x", "/../..", "/secrets/\x00"} {
+		for _, who := range []string{"", "not-a-token"} {
+			a := w.send(who, "GET", path, "")
+			w.refused(a, http.StatusUnauthorized, "Unauthorized", "")
+			if got := a.header.Get("WWW-Authenticate"); got != want {
+				t.Errorf("%s: challenge %q, want %q", path, got, want)
+			}
+		}
+	}
+	w.refused(w.sendTo("no-such.vault.innate.test:8443", "", "GET", "/secrets/x"+api, ""), http.StatusUnauthorized, "Unauthorized", "")
+}
+
+func TestWhoMayNotLearnsHowAndNotWhat(t *testing.T) {
+	w := newWorld(t)
+	w.join("web-1")
+	w.must("officer", "PUT", "/secrets/there"+api, `{"value":"hunter2"}`)
+	there := w.send("web-1", "GET", "/secrets/there"+api, "")
+	absent := w.send("web-1", "GET", "/secrets/gone"+api, "")
+	for _, a := range []answer{there, absent} {
+		w.refused(a, http.StatusForbidden, "Forbidden", "ForbiddenByRbac")
+		for _, want := range []string{
+			"Caller is not authorized to perform action on resource.", "name=web-1;oid=" + string(w.people["web-1"].Object),
+			"Action: 'Microsoft.KeyVault/vaults/secrets/getSecret/action'", "Assignment: (not found)",
+			"'Key Vault Secrets User'", "innate role assign --to " + string(w.people["web-1"].Object), "--at " + string(kv1),
+		} {
+			if !strings.Contains(a.Error.Message, want) {
+				t.Errorf("the refusal does not say %q:\n%s", want, a.Error.Message)
+			}
+		}
+	}
+	if got := strings.ReplaceAll(absent.text, "/secrets/gone", "/secrets/there"); got != there.text {
+		t.Errorf("what is there and what is not are answered differently:\n%s\n%s", there.text, absent.text)
+	}
+	events := w.events()
+	i := slices.IndexFunc(events, func(ev audit.Event) bool { return !ev.Allowed })
+	if i < 0 {
+		t.Fatalf("no refusal in the audit log: %+v", events)
+	}
+	who := w.people["web-1"]
+	want := audit.Event{
+		Time: w.clock(), Action: "Microsoft.KeyVault/vaults/secrets/getSecret/action", Target: string(kv1) + "/secrets/there",
+		Principal: who.Object, Name: "web-1", Client: who.Client, Hosting: string(who.Hosting), Assurance: innate.NetNS, Token: "uti-web-1",
+		Why: events[i].Why, Trace: there.header.Get("x-ms-request-id"), Address: "192.0.2.1:1234",
+	}
+	if diff := cmp.Diff(want, events[i]); diff != "" || want.Why == "" {
+		t.Errorf("audit event (-want +got):\n%s", diff)
+	}
+}
+
+func TestARoleOpensWhatItSaysAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"1"}`)
+	w.must("officer", "PUT", "/secrets/b"+api, `{"value":"2"}`)
+	w.must("officer", "PUT", "/secrets/d"+api, `{"value":"3"}`)
+	w.must("officer", "DELETE", "/secrets/d"+api, "")
+	w.join("user")
+	w.join("one")
+	w.join("reader")
+	w.join("control")
+	w.grant("user", access.KeyVaultSecretsUser, innate.Scope(group))
+	w.grant("one", access.KeyVaultSecretsUser, kv1.Scope()+"/secrets/A")
+	w.grant("reader", access.KeyVaultReader, kv1.Scope())
+	w.grant("control", access.Owner, innate.Root) // control actions do not open what is inside
+	for _, c := range []struct {
+		who, method, path string
+		want              int
+	}{
+		{"user", "GET", "/secrets/a", 200},
+		{"user", "GET", "/secrets", 200},
+		{"user", "GET", "/secrets/a/versions", 200},
+		{"user", "GET", "/secrets/none", 404},
+		{"user", "PUT", "/secrets/a", 403},
+		{"user", "PATCH", "/secrets/a", 403},
+		{"user", "DELETE", "/secrets/a", 403},
+		{"user", "DELETE", "/secrets/none", 403},
+		{"user", "DELETE", "/deletedsecrets/d", 403},
+		{"user", "POST", "/deletedsecrets/d/recover", 403},
+		{"one", "GET", "/secrets/a", 200},
+		{"one", "GET", "/secrets/b", 403},
+		{"one", "GET", "/secrets", 403},
+		{"reader", "GET", "/secrets", 200},
+		{"reader", "GET", "/deletedsecrets/d", 200},
+		{"reader", "GET", "/secrets/a", 403},
+		{"control", "GET", "/secrets/a", 403},
+		{"control", "GET", "/secrets", 403},
+		{"control", "PUT", "/secrets/a", 403},
+	} {
+		if a := w.send(c.who, c.method, c.path+api, `{"value":"x"}`); a.status != c.want {
+			t.Errorf("%s %s %s: %d, want %d: %s", c.who, c.method, c.path, a.status, c.want, a.text)
+		}
+	}
+}
+
+func TestASecretsLife(t *testing.T) {
+	w := newWorld(t)
+	first := w.must("officer", "PUT", "/secrets/Db-Password"+api, `{"value":"one","contentType":"text/plain","tags":{"a":"b"},"attributes":{"nbf":1,"exp":2}}`)
+	if first.Value != "one" || first.Type != "text/plain" || first.Tags["a"] != "b" || first.Attributes.Expires == nil || *first.Attributes.Expires != 2 {
+		t.Errorf("set: %s", first.text)
+	}
+	if at := first.Attributes; !at.Enabled || at.Created != w.clock().Unix() || at.RecoveryLevel != "Recoverable+Purgeable" || at.RecoverableDays != 90 {
+		t.Errorf("attributes: %s", first.text)
+	}
+	if prefix := "https://" + host + "/secrets/Db-Password/"; !strings.HasPrefix(first.ID, prefix) || len(first.version()) != 32 {
+		t.Errorf("id %q, want %s and 32 digits", first.ID, prefix)
+	}
+	w.pass(time.Second)
+	second := w.must("officer", "PUT", "/secrets/DB-PASSWORD"+api, `{"value":"two"}`)
+	if !strings.Contains(second.ID, "/secrets/Db-Password/") || second.version() == first.version() || second.version() < first.version() {
+		t.Errorf("second version %q after %q: want the first writer's case and a later version", second.ID, first.ID)
+	}
+
+	for path, want := range map[string]string{
+		"/secrets/db-password": "two", "/secrets/db-password/": "two", "//Secrets/db-password/": "two",
+		"/secrets/db-password/" + first.version():                        "one",
+		"/secrets/db-password/" + strings.ToUpper(first.version()) + "/": "one",
+	} {
+		if got := w.must("officer", "GET", path+api, ""); got.Value != want {
+			t.Errorf("GET %s: %s, want the value %q", path, got.text, want)
+		}
+	}
+	versions := w.must("officer", "GET", "/secrets/db-password/versions"+api, "").items()
+	if diff := cmp.Diff([]string{first.ID, second.ID}, versions); diff != "" {
+		t.Errorf("versions (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"https://" + host + "/secrets/Db-Password"}, w.must("officer", "GET", "/secrets"+api, "").items()); diff != "" {
+		t.Errorf("list (-want +got):\n%s", diff)
+	}
+
+	gone := w.must("officer", "DELETE", "/secrets/db-password"+api, "")
+	if gone.RecoveryID != "https://"+host+"/deletedsecrets/Db-Password" || gone.Deleted != w.clock().Unix() || gone.Purge <= gone.Deleted || gone.Value != nil {
+		t.Errorf("deleted: %s", gone.text)
+	}
+	w.refused(w.send("officer", "GET", "/secrets/db-password/"+api, ""), 404, "SecretNotFound", "")
+	w.refused(w.send("officer", "GET", "/secrets/db-password/"+first.version()+api, ""), 404, "SecretNotFound", "")
+	w.refused(w.send("officer", "GET", "/secrets/db-password/versions"+api, ""), 404, "SecretNotFound", "")
+	w.refused(w.send("officer", "DELETE", "/secrets/db-password"+api, ""), 404, "SecretNotFound", "")
+	w.refused(w.send("officer", "PUT", "/secrets/db-password"+api, `{"value":"three"}`), 409, "Conflict", "ObjectIsDeletedButRecoverable")
+	if got := w.must("officer", "GET", "/secrets"+api, "").items(); len(got) != 0 {
+		t.Errorf("list after the deletion: %v", got)
+	}
+	if got := w.must("officer", "GET", "/deletedsecrets"+api, "").items(); len(got) != 1 {
+		t.Errorf("list of deleted: %v", got)
+	}
+	if got := w.must("officer", "GET", "/deletedsecrets/DB-password"+api, ""); got.Deleted != gone.Deleted || got.Value != nil {
+		t.Errorf("get deleted: %s", got.text)
+	}
+
+	back := w.must("officer", "POST", "/deletedsecrets/db-password/recover"+api, "")
+	if back.ID != second.ID || back.Deleted != 0 {
+		t.Errorf("recovered: %s", back.text)
+	}
+	if got := w.must("officer", "GET", "/secrets/db-password/"+first.version()+api, ""); got.Value != "one" {
+		t.Errorf("an old version after the recovery: %s", got.text)
+	}
+	w.refused(w.send("officer", "POST", "/deletedsecrets/db-password/recover"+api, ""), 404, "SecretNotFound", "")
+
+	w.must("officer", "DELETE", "/secrets/db-password"+api, "")
+	if a := w.must("officer", "DELETE", "/deletedsecrets/db-password"+api, ""); a.status != 204 || a.text != "" {
+		t.Errorf("purge: %d %q", a.status, a.text)
+	}
+	w.refused(w.send("officer", "DELETE", "/deletedsecrets/db-password"+api, ""), 404, "SecretNotFound", "")
+	again := w.must("officer", "PUT", "/secrets/db-PASSWORD"+api, `{"value":"new"}`)
+	if !strings.Contains(again.ID, "/secrets/db-PASSWORD/") {
+		t.Errorf("made again: %s", again.text)
+	}
+	if got := w.must("officer", "GET", "/secrets/db-password/versions"+api, "").items(); len(got) != 1 {
+		t.Errorf("versions of the new one: %v", got)
+	}
+}
+
+func TestAnUpdateChangesWhatItNames(t *testing.T) {
+	w := newWorld(t)
+	first := w.must("officer", "PUT", "/secrets/a"+api, `{"value":"one","contentType":"x","tags":{"a":"b"},"attributes":{"exp":5}}`)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"two"}`)
+	path := "/secrets/a/" + first.version() + api
+	w.pass(time.Minute)
+	for _, c := range []struct {
+		body, contentType string
+		tags              map[string]string
+		enabled           bool
+		exp               int64
+	}{
+		{`{}`, "x", map[string]string{"a": "b"}, true, 5},
+		{`{"attributes":{"exp":7}}`, "x", map[string]string{"a": "b"}, true, 7},
+		{`{"contentType":"y","value":"ignored","id":"ignored"}`, "y", map[string]string{"a": "b"}, true, 7},
+		{`{"tags":{"c":"d"}}`, "y", map[string]string{"c": "d"}, true, 7},
+		{`{"tags":null,"attributes":null}`, "y", map[string]string{"c": "d"}, true, 7},
+		{`{"tags":{},"contentType":""}`, "", map[string]string{}, true, 7},
+		{`{"attributes":{"enabled":false}}`, "", map[string]string{}, false, 7},
+	} {
+		a := w.must("officer", "PATCH", path, c.body)
+		if a.Value != nil || a.ID != first.ID || a.Attributes.Updated != w.clock().Unix() || a.Attributes.Created != first.Attributes.Created {
+			t.Errorf("%s: %s", c.body, a.text)
+		}
+		if a.Type != c.contentType || !maps.Equal(a.Tags, c.tags) || a.Attributes.Enabled != c.enabled || *a.Attributes.Expires != c.exp {
+			t.Errorf("%s: %s; want %+v", c.body, a.text, c)
+		}
+	}
+	w.refused(w.send("officer", "GET", path, ""), 403, "Forbidden", "SecretDisabled")
+	if got := w.must("officer", "GET", "/secrets/a"+api, ""); got.Value != "two" {
+		t.Errorf("the latest version: %s", got.text)
+	}
+	w.must("officer", "PATCH", path, `{"attributes":{"enabled":true}}`)
+	if got := w.must("officer", "GET", path, ""); got.Value != "one" {
+		t.Errorf("enabled again: %s", got.text)
+	}
+	if got := w.must("officer", "PATCH", "/secrets/a/"+api, `{"contentType":"z"}`); got.version() == first.version() || got.Type != "z" {
+		t.Errorf("update without a version: %s; want the latest", got.text)
+	}
+}
+
+func TestAListComesInPages(t *testing.T) {
+	w := newWorld(t)
+	var want []string
+	for n := range 31 {
+		name := fmt.Sprintf("s-%02d", n)
+		w.must("officer", "PUT", "/secrets/"+name+api, `{"value":"v"}`)
+		want = append(want, "https://"+host+"/secrets/"+name)
+	}
+	pages := func(path string) (ids []string, sizes []int) {
+		for path != "" {
+			a := w.must("officer", "GET", path, "")
+			ids, sizes = append(ids, a.items()...), append(sizes, len(a.items()))
+			if path = a.NextLink; path != "" {
+				var ours bool
+				if path, ours = strings.CutPrefix(path, "https://"+host); !ours || !strings.Contains(path, "api-version=7.6") {
+					t.Fatalf("nextLink %q", a.NextLink)
+				}
+			}
+		}
+		return ids, sizes
+	}
+	ids, sizes := pages("/secrets" + api)
+	if diff := cmp.Diff(want, ids); diff != "" || !slices.Equal(sizes, []int{25, 6}) {
+		t.Errorf("pages of %v (-want +got):\n%s", sizes, diff)
+	}
+	if ids, sizes := pages("/secrets" + api + "&maxresults=11"); !slices.Equal(ids, want) || !slices.Equal(sizes, []int{11, 11, 9}) {
+		t.Errorf("by eleven: %v %v", sizes, ids)
+	}
+	if !strings.Contains(w.must("officer", "GET", "/secrets"+api+"&maxresults=25&$skiptoken=cy0zMA", "").text, `"nextLink":null`) {
+		t.Error("the last page has a nextLink")
+	}
+	for range 25 {
+		w.must("officer", "PUT", "/secrets/s-00"+api, `{"value":"v"}`)
+	}
+	if ids, sizes := pages("/secrets/s-00/versions" + api); !slices.Equal(sizes, []int{25, 1}) || len(slices.Compact(ids)) != 26 {
+		t.Errorf("versions: %v %v", sizes, ids)
+	}
+	for n := range 31 {
+		w.must("officer", "DELETE", fmt.Sprintf("/secrets/s-%02d%s", n, api), "")
+	}
+	if _, sizes := pages("/deletedsecrets" + api); !slices.Equal(sizes, []int{25, 6}) {
+		t.Errorf("deleted: %v", sizes)
+	}
+	for _, query := range []string{"&maxresults=0", "&maxresults=26", "&maxresults=x", "&$skiptoken=%00"} {
+		if a := w.send("officer", "GET", "/secrets"+api+query, ""); a.status != 400 {
+			t.Errorf("%s: %d %s", query, a.status, a.text)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	w := newWorld(t)
+	tags := func(n int, value string) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"t%d":%q`, i, value))
+		}
+		return `{"value":"v","tags":{` + strings.Join(all, ",") + `}}`
+	}
+	long := func(n int) string { return strings.Repeat("x", n) }
+	for _, c := range []struct {
+		name, path, body string
+		want             int
+	}{
+		{"an empty value", "/secrets/a", `{"value":""}`, 200},
+		{"a value of the greatest size", "/secrets/a", `{"value":"` + long(25600) + `"}`, 200},
+		{"a value too long", "/secrets/a", `{"value":"` + long(25601) + `"}`, 400},
+		{"a value too long in bytes", "/secrets/a", `{"value":"` + strings.Repeat("é", 12801) + `"}`, 400},
+		{"15 tags", "/secrets/a", tags(15, long(512)), 200},
+		{"16 tags", "/secrets/a", tags(16, "x"), 400},
+		{"a tag too long", "/secrets/a", tags(1, long(513)), 400},
+		{"a tag without a name", "/secrets/a", `{"value":"v","tags":{"":"x"}}`, 400},
+		{"a content type of 255 letters", "/secrets/a", `{"value":"v","contentType":"` + strings.Repeat("é", 255) + `"}`, 200},
+		{"a content type too long", "/secrets/a", `{"value":"v","contentType":"` + long(256) + `"}`, 400},
+		{"a name of the greatest length", "/secrets/" + long(127), `{"value":"v"}`, 200},
+		{"a name too long", "/secrets/" + long(128), `{"value":"v"}`, 400},
+		{"a name with a dot", "/secrets/a.b", `{"value":"v"}`, 400},
+		{"a name with an underscore", "/secrets/a_b", `{"value":"v"}`, 400},
+		{"a name in another script", "/secrets/ключ", `{"value":"v"}`, 400},
+		{"a name that is our own pattern", "/secrets/{name}", `{"value":"v"}`, 400},
+		{"no value", "/secrets/a", `{}`, 400},
+		{"a null value", "/secrets/a", `{"value":null}`, 400},
+		{"a value that is no string", "/secrets/a", `{"value":5}`, 400},
+		{"the value twice", "/secrets/a", `{"value":"a","value":"b"}`, 400},
+		{"no body", "/secrets/a", ``, 400},
+		{"no JSON", "/secrets/a", `value=x`, 400},
+		{"an end before 1970", "/secrets/a", `{"value":"v","attributes":{"exp":-1}}`, 400},
+		{"an end that is no number", "/secrets/a", `{"value":"v","attributes":{"exp":"soon"}}`, 400},
+		{"a body without end", "/secrets/a", `{"value":"` + long(2<<20) + `"}`, 413},
+		{"members that nobody has heard of", "/secrets/a", `{"value":"v","kid":"x","attributes":{"recoveryLevel":"Purgeable"}}`, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if a := w.send("officer", "PUT", c.path+api, c.body); a.status != c.want {
+				t.Errorf("%d, want %d: %.200s", a.status, c.want, a.text)
+			}
+		})
+	}
+}
+
+func TestVersionsOfTheAPI(t *testing.T) {
+	w := newWorld(t)
+	for query, want := range map[string]int{
+		"?api-version=7.0": 200, "?api-version=7.6": 200, "?api-version=2026-04-01": 200, "?api-version=2031-01-01-preview": 200,
+		"?api%2Dversion=2025-07-01": 200, "": 400, "?api-version=": 400, "?api-version=latest": 400, "?api-version=6.9": 400,
+	} {
+		if a := w.send("officer", "GET", "/secrets"+query, ""); a.status != want {
+			t.Errorf("%q: %d, want %d: %s", query, a.status, want, a.text)
+		}
+	}
+}
+
+func TestWhatIsNoOperationIsNotFound(t *testing.T) {
+	w := newWorld(t)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"v"}`)
+	for _, c := range [][2]string{
+		{"GET", "/"}, {"GET", "/keys/a"}, {"GET", "/certificates/contacts"}, {"POST", "/secrets/a/backup"}, {"POST", "/secrets/restore"},
+		{"POST", "/secrets/a"}, {"PUT", "/secrets"}, {"DELETE", "/secrets/a/versions"}, {"GET", "/secrets/a/versions/b"},
+		{"GET", "/secrets/a/recover"}, {"GET", "/deletedsecrets/a/versions"}, {"GET", "/secrets/{name}/{version}/x"},
+	} {
+		w.refused(w.send("officer", c[0], c[1]+api, `{"value":"v"}`), 404, "NotFound", "")
+	}
+	for _, version := range []string{"x", "{version}", strings.Repeat("0", 32), strings.Repeat("0", 3000)} {
+		a := w.send("officer", "GET", "/secrets/a/"+version+api, "")
+		w.refused(a, 404, "SecretNotFound", "")
+		if len(a.text) > 1000 {
+			t.Errorf("a version of %d letters is echoed", len(version))
+		}
+	}
+}
+
+func TestTheVaultIsToldByTheHost(t *testing.T) {
+	w := newWorld(t)
+	w.grant("officer", access.KeyVaultSecretsOfficer, kv2.Scope())
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"of kv1"}`)
+	for host, want := range map[string]int{
+		"kv1.vault.innate.test:8443": 200, "KV1.Vault.innate.TEST:8443": 200, "kv1.vault.innate.test": 200,
+		"kv2.vault.innate.test:8443": 404, // another vault has no such secret
+		"kv1.vault.innate.test:443":  404, "kv3.vault.innate.test:8443": 404, "vault.innate.test:8443": 404,
+		"a.kv1.vault.innate.test": 404, ".vault.innate.test": 404, "kv1.vault.innate.test.evil.org": 404, "kv1": 404, "[::1]:8443": 404,
+	} {
+		a := w.sendTo(host, "officer", "GET", "/secrets/a"+api, "")
+		if a.status != want {
+			t.Errorf("%s: %d, want %d: %s", host, a.status, want, a.text)
+		}
+		if want == 200 && !strings.HasPrefix(a.ID, "https://"+host+"/secrets/a/") {
+			t.Errorf("%s: id %q is not on the host that was called", host, a.ID)
+		}
+	}
+}
+
+func TestEverythingOfAVaultGoesWithIt(t *testing.T) {
+	w := newWorld(t)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"old"}`)
+	w.must("officer", "PUT", "/secrets/b"+api, `{"value":"old"}`)
+	w.must("officer", "DELETE", "/secrets/b"+api, "")
+	w.update(func(tx store.Tx) error { return w.service.Delete(tx, kv1) })
+	rows := 0
+	check(t, w.db.View(t.Context(), func(r store.Reader) error {
+		for key := range r.Scan("vault/", "") {
+			if key != "vault/vaults/"+kv2.Key() {
+				t.Errorf("left: %s", key)
+			}
+			rows++
+		}
+		return nil
+	}))
+	if rows != 1 {
+		t.Errorf("%d rows are left, want the other vault's key", rows)
+	}
+	w.refused(w.send("officer", "GET", "/secrets/a"+api, ""), 404, "VaultNotFound", "")
+	w.update(func(tx store.Tx) error { return w.service.Create(tx, kv1) })
+	w.refused(w.send("officer", "GET", "/secrets/a"+api, ""), 404, "SecretNotFound", "")
+	w.update(func(tx store.Tx) error { return w.service.Delete(tx, "/subscriptions/never/was") })
+}
+
+func TestACiphertextOpensOnlyWhereItWasSealed(t *testing.T) {
+	w := newWorld(t)
+	w.grant("officer", access.KeyVaultSecretsOfficer, kv2.Scope())
+	rows := map[string][]byte{}
+	value := func(host, name, value string) (key string) {
+		t.Helper()
+		made := w.sendTo(host, "officer", "PUT", "/secrets/"+name+api, `{"value":"`+value+`"}`)
+		check(t, w.db.View(t.Context(), func(r store.Reader) error {
+			for k, v := range r.Scan("vault/values/", "") {
+				if strings.HasSuffix(k, "/"+name+"/"+made.version()) {
+					key, rows[k] = k, v
+				}
+			}
+			return nil
+		}))
+		return key
+	}
+	a1, a2, b := value(host, "a", "first"), value(host, "a", "second"), value(host, "b", "other")
+	far := value("kv2.vault.innate.test", "a", "far")
+	for name, planted := range map[string][]byte{
+		"an older version's": rows[a1], "another name's": rows[b], "another vault's": rows[far],
+		"a flipped bit": append(bytes.Clone(rows[a2][:len(rows[a2])-1]), rows[a2][len(rows[a2])-1]^1),
+		"nothing":       {}, "half of it": rows[a2][:len(rows[a2])/2],
+	} {
+		w.update(func(tx store.Tx) error { tx.Put(a2, planted); return nil })
+		a := w.send("officer", "GET", "/secrets/a"+api, "")
+		w.refused(a, 500, "InternalServerError", "")
+		for _, value := range []string{"first", "second", "other", "far"} {
+			if strings.Contains(a.text, value) {
+				t.Errorf("%s: the answer has a value in it: %s", name, a.text)
+			}
+		}
+	}
+	w.update(func(tx store.Tx) error { tx.Put(a2, rows[a2]); return nil })
+	if got := w.must("officer", "GET", "/secrets/a"+api, ""); got.Value != "second" {
+		t.Errorf("put back: %s", got.text)
+	}
+}
+
+func TestEveryUseIsOnRecordAndNoValueIs(t *testing.T) {
+	w := newWorld(t)
+	const value = "correct-horse-battery-staple"
+	made := w.must("officer", "PUT", "/secrets/a"+api, `{"value":"`+value+`"}`)
+	w.must("officer", "GET", "/secrets/a"+api, "")
+	w.must("officer", "GET", "/secrets"+api, "")
+	w.must("officer", "PATCH", "/secrets/a"+api, `{"attributes":{"enabled":false}}`)
+	w.send("officer", "GET", "/secrets/a"+api, "")
+	w.send("officer", "GET", "/secrets/none"+api, "")
+	w.send("officer", "DELETE", "/secrets/none"+api, "")
+	w.must("officer", "DELETE", "/secrets/a"+api, "")
+	w.must("officer", "POST", "/deletedsecrets/a/recover"+api, "")
+
+	var got []string
+	for _, ev := range w.events() {
+		action, ours := strings.CutPrefix(ev.Action, "Microsoft.KeyVault/vaults/secrets/")
+		if !ours || !ev.Allowed || ev.Why == "" {
+			t.Errorf("event %+v", ev)
+		}
+		line := action + " " + strings.TrimPrefix(ev.Target, string(kv1))
+		if v := ev.Detail["version"]; v != "" {
+			if v != made.version() {
+				t.Errorf("event of version %q", v)
+			}
+			line += " version"
+		}
+		if outcome := ev.Detail["outcome"]; outcome != "" {
+			line += " " + outcome
+		}
+		got = append(got, line)
+	}
+	slices.Sort(got) // those of changes are still in the outbox
+	want := []string{
+		"delete /secrets/a", "delete /secrets/none SecretNotFound",
+		"getSecret/action /secrets/a version", "getSecret/action /secrets/a version SecretDisabled", "getSecret/action /secrets/none SecretNotFound",
+		"readMetadata/action ", "recover/action /secrets/a", "setSecret/action /secrets/a version", "update/action /secrets/a version",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("on record (-want +got):\n%s", diff)
+	}
+	for _, name := range []string{"audit.log", "store"} {
+		content, err := os.ReadFile(w.path(name))
+		check(t, err)
+		if bytes.Contains(content, []byte(value)) {
+			t.Errorf("the value stands in %s", name)
+		}
+	}
+}
+
+func TestWithoutARecordThereIsNoAnswer(t *testing.T) {
+	w := newWorld(t)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"hunter2"}`)
+	w.join("stranger")
+	check(t, w.audit.Close())
+	for _, who := range []string{"officer", "stranger"} {
+		a := w.send(who, "GET", "/secrets/a"+api, "")
+		w.refused(a, http.StatusServiceUnavailable, "ServiceUnavailable", "")
+		if strings.Contains(a.text, "hunter2") {
+			t.Errorf("%s has the value: %s", who, a.text)
+		}
+	}
+}
+
+func TestVersionsMadeTogetherAreAllThere(t *testing.T) {
+	w := newWorld(t)
+	var wg sync.WaitGroup
+	for n := range 20 {
+		wg.Go(func() {
+			if a := w.send("officer", "PUT", "/secrets/a"+api, fmt.Sprintf(`{"value":"%d"}`, n)); a.status != 200 {
+				t.Errorf("%d: %s", a.status, a.text)
+			}
+		})
+	}
+	wg.Wait()
+	versions := w.must("officer", "GET", "/secrets/a/versions"+api, "").items()
+	if len(versions) != 20 || !slices.IsSorted(versions) || len(slices.Compact(versions)) != 20 {
+		t.Fatalf("%d versions: %v", len(versions), versions)
+	}
+	if got := w.must("officer", "GET", "/secrets/a"+api, ""); got.ID != versions[19] {
+		t.Errorf("the latest is %s, want %s", got.ID, versions[19])
+	}
+}
+
+func TestAServiceWithoutWhatItNeedsIsNotMade(t *testing.T) {
+	if _, err := vault.New(vault.Config{}); err == nil || !strings.Contains(err.Error(), "DB") {
+		t.Errorf("error %v, want one that names DB", err)
+	}
+}
+
+func FuzzPath(f *testing.F) {
+	w := newWorld(f)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"v"}`)
+	for _, path := range []string{"/secrets/a", "/secrets/a/", "/Secrets//a", "/secrets/a/versions", "/deletedsecrets", "/secrets/%00", "/secrets/../secrets/a", "", "///"} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		w.t = t
+		a := w.send("officer", "GET", strings.ReplaceAll("/"+path, "?", "")+api, "")
+		if a.status >= 500 || a.status >= 300 && a.Error.Code == "" {
+			t.Errorf("%q: %d %s", path, a.status, a.text)
+		}
+		if a.status == 200 && !strings.Contains(strings.ToLower(path), "secrets") {
+			t.Errorf("%q: %s", path, a.text)
+		}
+	})
+}
+
+func FuzzSetBody(f *testing.F) {
+	w := newWorld(f)
+	f.Add(`{"value":"v","contentType":"t","tags":{"a":"b"},"attributes":{"enabled":true,"nbf":1,"exp":2}}`)
+	f.Add(`{"value":null}`)
+	f.Add(`{"VALUE":"v"}`)
+	f.Add(`[]`)
+	f.Fuzz(func(t *testing.T, body string) {
+		w.t = t
+		set := w.send("officer", "PUT", "/secrets/a"+api, body)
+		if set.status != 200 && set.status != 400 && set.status != 413 {
+			t.Errorf("%q: %d %s", body, set.status, set.text)
+		}
+		if set.status != 200 {
+			return
+		}
+		got := w.send("officer", "GET", "/secrets/a"+api, "")
+		if same := got.status == 200 && got.Value == set.Value && got.ID == set.ID; same != set.Attributes.Enabled {
+			t.Errorf("%q: set %s, got %s", body, set.text, got.text)
+		}
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	w := newWorld(b)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"hunter2"}`)
+	b.Run("decided, opened and on record", func(b *testing.B) {
+		b.SetParallelism(32)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				w.must("officer", "GET", "/secrets/a"+api, "")
+			}
+		})
+	})
+}
