@@ -67,10 +67,11 @@ func (s *stream) run(ctx context.Context, from store.Revision) error {
 	if err := s.db.Sync(ctx); err != nil {
 		return err
 	}
-	if err := s.db.View(ctx, func(r store.Reader) error { s.whole = r.Revision(); return nil }); err != nil {
+	whole, err := s.newest(ctx)
+	if err != nil {
 		return err
 	}
-	s.done = from
+	s.done, s.whole = from, whole
 	// A reader that is ahead of us has heard another history: a store that was restored.
 	if from == 0 || from > s.whole {
 		if err := s.snapshot(ctx); err != nil {
@@ -160,11 +161,18 @@ func (s *stream) follow(ctx context.Context) error {
 					return err
 				}
 			}
-			if err := s.db.View(ctx, func(r store.Reader) error { due = r.Revision(); return nil }); err != nil {
+			var err error
+			if due, err = s.newest(ctx); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// newest is the revision that this process has seen.
+func (s *stream) newest(ctx context.Context) (rev store.Revision, err error) {
+	err = s.db.View(ctx, func(r store.Reader) error { rev = r.Revision(); return nil })
+	return rev, err
 }
 
 // sync says, once, that what was true when the reader came has been sent.
@@ -219,12 +227,23 @@ func (s *stream) flush() error {
 	if s.lines.Len() == 0 {
 		return nil
 	}
-	if err := s.out.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := s.deadline(time.Now().Add(writeLimit)); err != nil {
 		return err
 	}
 	if _, err := s.w.Write(s.lines.Bytes()); err != nil {
 		return err
 	}
 	s.lines.Reset()
-	return s.out.Flush()
+	if err := s.out.Flush(); err != nil {
+		return err
+	}
+	return s.deadline(time.Time{}) // HTTP/2 ends an idle stream whose deadline passes
+}
+
+func (s *stream) deadline(at time.Time) error {
+	err := s.out.SetWriteDeadline(at)
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
+	}
+	return err
 }

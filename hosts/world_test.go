@@ -110,7 +110,7 @@ func newWorld(t *testing.T) *world {
 	})
 	w.must(err)
 	res, err := resources.New(resources.Config{
-		DB: w.db, Audit: w.audit, Directory: w.directory, Access: may, Tenant: tenant, Subscription: subscription,
+		DB: w.db, Audit: w.audit, Directory: w.directory, Access: may, Tenant: tenant,
 		Endpoints: resources.Endpoints{
 			Login: "https://login.innate.test", Management: "https://management.innate.test", Graph: "https://graph.innate.test",
 			Portal: "https://portal.innate.test", VaultSuffix: "vault.innate.test",

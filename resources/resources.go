@@ -41,13 +41,12 @@ const (
 
 // Config says what Resources needs. All but OnWrite, OnDelete, Actions, Now and Log are required.
 type Config struct {
-	DB           *store.DB
-	Audit        *audit.Log
-	Directory    *directory.Directory
-	Access       *access.Access
-	Tenant       innate.TenantID
-	Subscription string // the first subscription's GUID
-	Endpoints    Endpoints
+	DB        *store.DB
+	Audit     *audit.Log
+	Directory *directory.Directory
+	Access    *access.Access
+	Tenant    innate.TenantID
+	Endpoints Endpoints
 	// OnWrite runs in the transaction that wrote a resource, after its row; old is nil at creation.
 	OnWrite []func(tx store.Tx, old, now *Resource) error
 	// OnDelete runs in the transaction that removes a resource, before its row and identity go.

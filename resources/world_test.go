@@ -88,7 +88,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.config = resources.Config{
 		DB: w.db, Audit: log, Directory: w.directory, Access: roles, Tenant: tenant,
-		Subscription: strings.TrimPrefix(sub, "/subscriptions/"), Now: clock,
+		Now: clock,
 		Endpoints: resources.Endpoints{
 			Login: "https://login.example.org", Management: "https://management.example.org",
 			Graph: "https://graph.example.org", VaultSuffix: "vault.example.org:8443",

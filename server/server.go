@@ -201,8 +201,8 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 	}
 	s.resources, err = resources.New(resources.Config{
 		DB: s.db, Audit: s.audit, Directory: s.directory, Access: s.access, Tenant: p.Tenant,
-		Subscription: p.Subscription, Endpoints: s.Endpoints,
-		OnWrite: []func(store.Tx, *resources.Resource, *resources.Resource) error{s.hosts.Placed, s.vaultMade},
+		Endpoints: s.Endpoints,
+		OnWrite:   []func(store.Tx, *resources.Resource, *resources.Resource) error{s.hosts.Placed, s.vaultMade},
 		OnDelete: []func(store.Tx, *resources.Resource) error{
 			s.hosts.Gone,
 			s.vaultGone,

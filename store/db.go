@@ -70,6 +70,7 @@ func (db *DB) View(ctx context.Context, fn func(Reader) error) error {
 // returns, every index of this process has the change. An error of fn's is
 // returned as it is, and nothing was written. After any other error, that of a
 // ctx that ended included, the change may or may not have been committed.
+// fn must not call Update: it could wait for itself.
 func (db *DB) Update(ctx context.Context, fn func(Tx) error) (Revision, error) {
 	for conflicts := 0; ; conflicts++ {
 		rev, err := db.attempt(ctx, conflicts, fn)

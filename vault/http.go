@@ -47,7 +47,13 @@ var operations = map[string]map[string]operation{
 // Handler serves {name}.{Suffix}; the vault is told by the Host header. The caller wraps it in bearer.Require with Challenge.
 func (s *Service) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := s.answer(r)
+		who, ok := bearer.From(r.Context())
+		if !ok {
+			w.Header().Set("WWW-Authenticate", s.Challenge(r, nil))
+			rest.WriteError(w, r, rest.Errorf(http.StatusUnauthorized, "Unauthorized", "this request has no access token"))
+			return
+		}
+		body, err := s.answer(r, who)
 		switch {
 		case err != nil:
 			rest.WriteError(w, r, err)
@@ -66,11 +72,8 @@ func (s *Service) Challenge(*http.Request, *bearer.Error) string {
 	return `Bearer authorization="` + s.config.Login + "/" + string(s.config.Tenant) + `", resource="https://` + s.config.Suffix + `"`
 }
 
-func (s *Service) answer(r *http.Request) (body any, err error) {
-	who, ok := bearer.From(r.Context())
-	if !ok {
-		return nil, rest.Errorf(http.StatusUnauthorized, "Unauthorized", "this request has no access token")
-	}
+// answer is the body of a success; nil means that it has none.
+func (s *Service) answer(r *http.Request, who innate.Principal) (body any, err error) {
 	vault, err := s.vaultAt(r.Context(), r.Host)
 	if err != nil {
 		return nil, err

@@ -97,7 +97,7 @@ func checkName(name string) error {
 		return bad("name", "a secret's name has %d characters: want 1 to %d", len(name), maxName)
 	}
 	for _, c := range name {
-		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-') {
+		if named := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-'; !named {
 			return bad("name", "a secret's name has the character %q: want letters, digits and hyphens", c)
 		}
 	}

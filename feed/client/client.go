@@ -174,8 +174,9 @@ func (c *Client) take(ev Event) {
 		c.config.Apply(ev)
 	}
 	c.revision = ev.Revision
-	if !ev.Synced && !(ev.Beat && c.began) {
-		return // rows of the past do not make a view whole
+	whole := ev.Synced || ev.Beat && c.began
+	if !whole {
+		return // what happened while we were away is still coming in
 	}
 	now := time.Now()
 	c.heard.Store(&now)

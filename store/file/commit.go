@@ -91,21 +91,33 @@ func (e *Engine) commit(batch []*request) {
 			close(r.answered)
 		}
 	}()
-	fail := func(rs []*request, err error) {
-		for _, r := range rs {
-			r.revision, r.err = 0, err
-		}
-	}
 	if err := e.clear(); err != nil {
 		fail(batch, err)
 		return
 	}
-	var (
-		passed  []*request
-		commits []store.Commit
-		next    = e.history.newest() + 1
-		changes = e.history.changes.clone()
-	)
+	passed, commits, changes := e.validate(batch)
+	if len(commits) == 0 {
+		return
+	}
+	if err := e.write(commits); err != nil {
+		e.unclear = true
+		fail(passed, fmt.Errorf("writing the store %s: %w: whether the change is kept is not certain; the store goes on by itself once it can write", e.path, err))
+		return
+	}
+	e.publish(commits, changes)
+}
+
+func fail(rs []*request, err error) {
+	for _, r := range rs {
+		r.revision, r.err = 0, err
+	}
+}
+
+// validate gives each request of batch its revision or its error; changes is
+// what the history will be with the commits of those that passed.
+func (e *Engine) validate(batch []*request) (passed []*request, commits []store.Commit, changes touches) {
+	next := e.history.newest() + 1
+	changes = e.history.changes.clone()
 	for _, r := range batch {
 		switch {
 		case r.ctx.Err() != nil:
@@ -120,15 +132,7 @@ func (e *Engine) commit(batch []*request) {
 			next++
 		}
 	}
-	if len(commits) == 0 {
-		return
-	}
-	if err := e.write(commits); err != nil {
-		e.unclear = true
-		fail(passed, fmt.Errorf("writing the store %s: %w: nothing is lost, and the store goes on by itself once it can write", e.path, err))
-		return
-	}
-	e.publish(commits, changes)
+	return passed, commits, changes
 }
 
 // write makes commits durable in one transaction of the file.
@@ -172,19 +176,21 @@ func apply(rows *bbolt.Bucket, ch store.Change) error {
 // clear finds out, after a write that failed, whether the file has it all the
 // same: its pages may have reached the disk before the error did.
 func (e *Engine) clear() error {
-	if !e.unclear {
-		return nil
+	for e.unclear {
+		commits, err := e.readLog(e.history.newest())
+		if err != nil {
+			return fmt.Errorf("reading the store %s after a failed write: %w", e.path, err)
+		}
+		if len(commits) == 0 {
+			e.unclear = false
+			break
+		}
+		changes := e.history.changes.clone()
+		for _, c := range commits {
+			changes.add(c)
+		}
+		e.publish(commits, changes)
 	}
-	commits, err := e.readLog(e.history.newest(), batchRequests)
-	if err != nil {
-		return fmt.Errorf("reading the store %s after a failed write: %w", e.path, err)
-	}
-	changes := e.history.changes.clone()
-	for _, c := range commits {
-		changes.add(c)
-	}
-	e.publish(commits, changes)
-	e.unclear = false
 	return nil
 }
 

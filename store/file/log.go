@@ -12,8 +12,11 @@ import (
 	"innate/store"
 )
 
-// chunk is how many commits a follower takes at a time.
-const chunk = 256
+// A follower takes commits in chunks that end at whichever comes first.
+const (
+	chunkCommits = 256
+	chunkBytes   = 4 << 20 // of what is read from the file
+)
 
 // Follow yields the commits after from: from memory to those who keep up, from
 // the file to others.
@@ -43,14 +46,14 @@ func (e *Engine) next(ctx context.Context, from store.Revision) ([]store.Commit,
 		before, newest, grown := e.history.before, e.history.newest(), e.grown
 		var commits []store.Commit
 		if from >= before && from < newest {
-			commits = e.history.after(from, chunk)
+			commits = e.history.after(from, chunkCommits)
 		}
 		e.mu.Unlock()
 		switch {
 		case from > newest:
 			return nil, store.ErrCompacted
 		case from < before:
-			commits, err := e.readLog(from, chunk)
+			commits, err := e.readLog(from)
 			if err == nil && len(commits) == 0 {
 				err = store.ErrCompacted
 			}
@@ -67,12 +70,14 @@ func (e *Engine) next(ctx context.Context, from store.Revision) ([]store.Commit,
 	}
 }
 
-// readLog reads at most n commits after from out of the file.
-func (e *Engine) readLog(from store.Revision, n int) (commits []store.Commit, err error) {
+// readLog reads a chunk of the commits after from out of the file.
+func (e *Engine) readLog(from store.Revision) (commits []store.Commit, err error) {
+	size := 0
 	err = e.bolt.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(logBucket).Cursor()
-		for k, v := c.Seek(revisionBytes(from + 1)); k != nil && len(commits) < n; k, v = c.Next() {
+		for k, v := c.Seek(revisionBytes(from + 1)); k != nil && len(commits) < chunkCommits && size < chunkBytes; k, v = c.Next() {
 			from++
+			size += len(v)
 			if revision(k) != from {
 				return store.ErrCompacted
 			}
