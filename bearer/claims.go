@@ -24,6 +24,7 @@ type payload struct {
 	Audience  string   `json:"aud"`
 	Issuer    string   `json:"iss"`
 	IssuedAt  int64    `json:"iat"`
+	Moment    int64    `json:"innate_iat"` // iat in milliseconds
 	NotBefore int64    `json:"nbf"`
 	Expires   int64    `json:"exp"`
 	Version   string   `json:"ver"`
@@ -121,8 +122,16 @@ func (p payload) principal() (who innate.Principal, err error) {
 	return innate.Principal{
 		Tenant: innate.TenantID(strings.ToLower(p.Tenant)), Object: innate.ObjectID(object), Client: innate.ClientID(app),
 		Name: p.name(), Hosting: hosting, Host: host, Assurance: assurance,
-		Token: p.Token, IssuedAt: time.Unix(p.IssuedAt, 0),
+		Token: p.Token, IssuedAt: p.issued(),
 	}, nil
+}
+
+// issued is when the token was issued, as finely as it says.
+func (p payload) issued() time.Time {
+	if p.Moment/1000 == p.IssuedAt {
+		return time.UnixMilli(p.Moment)
+	}
+	return time.Unix(p.IssuedAt, 0)
 }
 
 func (p payload) app() string {

@@ -294,6 +294,7 @@ func TestWhatARevocationMeansDependsOnItsKind(t *testing.T) {
 	at := func(d time.Duration) time.Time { return now.Add(d) }
 	const keep = 24 * time.Hour
 	vm := innate.ResourceID("/subscriptions/s/resourceGroups/RG/providers/x/y/VM-1")
+	host := innate.ResourceID("/subscriptions/s/resourceGroups/RG/providers/x/y/M-1")
 	revoke := func(kind client.RevocationKind, id string) func(store.Tx) error {
 		return func(tx store.Tx) error { return feed.Revoke(tx, kind, id, now, keep) }
 	}
@@ -317,8 +318,12 @@ func TestWhatARevocationMeansDependsOnItsKind(t *testing.T) {
 			client.Claim{Hosting: vm, IssuedAt: at(time.Minute)}, false},
 		{"those of a machine that joined again are good", []func(store.Tx) error{revoke(client.RevokedHost, string(vm))},
 			client.Claim{Host: vm, IssuedAt: at(time.Minute)}, false},
+		{"a resource moved off a machine leaves its tokens of there behind", []func(store.Tx) error{revoke(client.RevokedPlacement, client.PlacementID(vm, host))},
+			client.Claim{Hosting: vm, Host: host, IssuedAt: at(-time.Minute)}, true},
+		{"and keeps those of other machines", []func(store.Tx) error{revoke(client.RevokedPlacement, client.PlacementID(vm, host))},
+			client.Claim{Hosting: vm, Host: vm, IssuedAt: at(-time.Minute)}, false},
 		{"an identity enabled again gets good tokens at once", []func(store.Tx) error{revoke(client.RevokedIdentity, "ID"), restore(time.Minute)},
-			client.Claim{Object: "id", IssuedAt: at(time.Minute).Truncate(time.Second)}, false},
+			client.Claim{Object: "id", IssuedAt: at(time.Minute + time.Millisecond)}, false},
 		{"what it held before stays revoked", []func(store.Tx) error{revoke(client.RevokedIdentity, "ID"), restore(time.Minute)},
 			client.Claim{Object: "id", IssuedAt: at(-time.Minute)}, true},
 		{"an identity that was never disabled has nothing to restore", []func(store.Tx) error{restore(time.Minute)},

@@ -18,26 +18,26 @@ const revoked store.Table[client.Revocation] = RevokedPrefix
 const margin = 5 * time.Minute
 
 // Revoke makes the tokens worthless that have been issued, in the transaction that takes away what they stood for.
-// A resource and a machine may be made again under the same id, so of theirs only those issued up to now are meant;
+// A resource and a machine may be made again under the same id, and a resource moved back, so of theirs only those
+// issued up to now are meant;
 // an identity, a token and a key are meant whole. The row is kept for keep (the longest life of a token).
 func Revoke(tx store.Tx, kind client.RevocationKind, id string, now time.Time, keep time.Duration) error {
 	row := client.Revocation{Kind: kind, ID: id, Until: now.Add(keep + margin)}
-	if kind == client.RevokedResource || kind == client.RevokedHost {
+	switch kind {
+	case client.RevokedResource, client.RevokedHost, client.RevokedPlacement:
 		row.Before = now
 	}
 	return revoked.Put(tx, client.RevocationKey(kind, id), row)
 }
 
 // Restore takes back a revocation of everything (an identity enabled again); what was issued before now stays revoked.
-// Tokens name whole seconds, and those of this one are good: were they not, whoever asks at once would hold a
-// revoked token for its whole life.
 func Restore(tx store.Tx, kind client.RevocationKind, id string, now time.Time, keep time.Duration) error {
 	key := client.RevocationKey(kind, id)
 	row, ok, err := revoked.Get(tx, key)
 	if err != nil || !ok {
 		return err
 	}
-	row.Before, row.Until = now.Add(-time.Second), now.Add(keep+margin)
+	row.Before, row.Until = now, now.Add(keep+margin)
 	return revoked.Put(tx, key, row)
 }
 

@@ -365,13 +365,14 @@ func TestEvictionIsAtOnce(t *testing.T) {
 		t.Fatalf("%+v", a)
 	}
 	r, _ := h.feed()
+	issued := w.now()
 	w.arm(w.admin, http.MethodPost, string(node1)+"/evict", nil, nil)
 	r.ends()
 	if keys := w.directory.Keys(id); len(keys) != 0 {
 		t.Errorf("an identity still holds %+v", keys)
 	}
-	if !w.revoked(node1) || w.revoked(node2) {
-		t.Errorf("tokens of the evicted host revoked: %v, of another: %v", w.revoked(node1), w.revoked(node2))
+	if !w.revoked(node1, issued) || w.revoked(node2, issued) {
+		t.Errorf("tokens of the evicted host revoked: %v, of another: %v", w.revoked(node1, issued), w.revoked(node2, issued))
 	}
 	_, renewed := h.renew()
 	_, certified := h.certify(web, id)

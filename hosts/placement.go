@@ -143,7 +143,7 @@ func (h *Hosts) place(tx store.Tx, r *resources.Resource, machines ...innate.Res
 	}
 	for _, m := range before {
 		if !contains(after, m) {
-			if err := remove(tx, m, r.ID); err != nil {
+			if err := h.remove(tx, m, r.ID); err != nil {
 				return err
 			}
 		}
@@ -170,14 +170,17 @@ func (h *Hosts) place(tx store.Tx, r *resources.Resource, machines ...innate.Res
 }
 
 // remove takes a resource off a machine, and from the machine the certificates
-// of the identities that it held for it.
-func remove(tx store.Tx, machine, resource innate.ResourceID) error {
+// of the identities that it held for it; the tokens issued to it there end.
+func (h *Hosts) remove(tx store.Tx, machine, resource innate.ResourceID) error {
 	p, _, err := placedOn(tx, machine, resource)
 	if err != nil {
 		return err
 	}
 	tx.Delete(placementKey(machine, resource))
-	return dropKeys(tx, machine, p)
+	if err := dropKeys(tx, machine, p); err != nil {
+		return err
+	}
+	return feed.Revoke(tx, client.RevokedPlacement, client.PlacementID(resource, machine), h.config.Now(), longestToken)
 }
 
 // dropKeys takes from a machine the certificates of the identities of p, one

@@ -92,14 +92,14 @@ func newWorld(t *testing.T) *world {
 		h   *hosts.Hosts
 	)
 	w.directory, err = directory.New(directory.Config{
-		DB: w.db, Audit: w.audit, Tenant: tenant, Graph: "https://graph.innate.test", Now: w.now, Log: log,
+		DB: w.db, Audit: w.audit, Tenant: tenant, Graph: "https://graph.innate.test", Now: w.now,
 		MayEdit: func(ctx context.Context, who innate.Principal, action string) error {
 			return may.Require(ctx, who, access.Control(action), innate.Root)
 		},
 		OnEnable: []func(store.Tx, directory.Object) error{func(tx store.Tx, o directory.Object) error { return h.Forget(tx, o) }},
 	})
 	w.must(err)
-	may, err = access.New(access.Config{DB: w.db, Audit: w.audit, Directory: w.directory, Tenant: tenant, Now: w.now, Log: log})
+	may, err = access.New(access.Config{DB: w.db, Audit: w.audit, Directory: w.directory, Tenant: tenant, Now: w.now})
 	w.must(err)
 	h, err = hosts.New(hosts.Config{
 		DB: w.db, Audit: w.audit, CA: w.ca, Directory: w.directory, Tenant: tenant, Domain: "innate.test",
@@ -117,7 +117,7 @@ func newWorld(t *testing.T) *world {
 		},
 		OnWrite:  []func(store.Tx, *resources.Resource, *resources.Resource) error{h.Placed},
 		OnDelete: []func(store.Tx, *resources.Resource) error{h.Gone},
-		Actions:  h.Actions(), Now: w.now, Log: log,
+		Actions:  h.Actions(), Now: w.now,
 	})
 	w.must(err)
 	w.resources = rest.Tidy(res.Handler())
@@ -434,9 +434,9 @@ func (w *world) refusals(action string) (why []string) {
 	return why
 }
 
-// revoked reports whether a token issued now on a machine would be worthless.
-func (w *world) revoked(machine innate.ResourceID) bool {
-	_, revoked := feed.Revocations(w.db).Revoked(client.Claim{Host: machine, IssuedAt: w.now()})
+// revoked reports whether a token issued on a machine at a time is worthless.
+func (w *world) revoked(machine innate.ResourceID, issued time.Time) bool {
+	_, revoked := feed.Revocations(w.db).Revoked(client.Claim{Host: machine, IssuedAt: issued})
 	return revoked
 }
 

@@ -15,7 +15,8 @@ const notBefore = 5 * time.Minute
 type claims struct {
 	Audience  string `json:"aud"`
 	Issuer    string `json:"iss"`
-	IssuedAt  int64  `json:"iat"` // never backdated: revocation compares it
+	IssuedAt  int64  `json:"iat"`        // never backdated: revocation compares it
+	Moment    int64  `json:"innate_iat"` // the same in milliseconds: what is made again within a second of its end is not taken for what ended
 	NotBefore int64  `json:"nbf"`
 	Expires   int64  `json:"exp"`
 
@@ -44,6 +45,7 @@ func (s *Service) claims(q *request, who caller, to audience) *claims {
 		Audience:  to.value,
 		Issuer:    s.issuer[to.version],
 		IssuedAt:  now,
+		Moment:    q.now.UnixMilli(),
 		NotBefore: now - int64(notBefore/time.Second),
 		Expires:   now + int64(s.config.Lifetime/time.Second),
 		Type:      "app",

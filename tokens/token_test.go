@@ -34,7 +34,7 @@ func TestAnApplicationGetsAV1Token(t *testing.T) {
 		"aud": "https://vault.azure.net", "iss": login + "/" + tenant + "/", "idp": login + "/" + tenant + "/",
 		"iat": float64(noon.Unix()), "nbf": float64(noon.Unix() - 300), "exp": float64(noon.Unix() + 3600),
 		"appid": string(r.Client), "appidacr": "1", "idtyp": "app", "oid": string(object.ID), "sub": string(object.ID),
-		"tid": tenant, "uti": uti, "jti": uti, "ver": "1.0",
+		"tid": tenant, "uti": uti, "jti": uti, "ver": "1.0", "innate_iat": float64(noon.UnixMilli()),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("claims (-want +got)\n%s", diff)

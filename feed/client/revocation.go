@@ -20,13 +20,14 @@ type Revocation struct {
 // A RevocationKind says what a Revocation names.
 type RevocationKind string
 
-// The kinds, and what is in ID: the first three are compared without regard to case.
+// The kinds, and what is in ID: the first four are compared without regard to case.
 const (
-	RevokedIdentity RevocationKind = "identity" // object id
-	RevokedResource RevocationKind = "resource" // hosting resource id (xms_az_rid)
-	RevokedHost     RevocationKind = "host"     // machine's resource id
-	RevokedToken    RevocationKind = "token"    // uti
-	RevokedKey      RevocationKind = "key"      // kid of a signing key
+	RevokedIdentity  RevocationKind = "identity"  // object id
+	RevokedResource  RevocationKind = "resource"  // hosting resource id (xms_az_rid)
+	RevokedHost      RevocationKind = "host"      // machine's resource id
+	RevokedPlacement RevocationKind = "placement" // hosting resource id, "@", machine's resource id: see PlacementID
+	RevokedToken     RevocationKind = "token"     // uti
+	RevokedKey       RevocationKind = "key"       // kid of a signing key
 )
 
 // Revocations is the set of what is revoked, safe for many goroutines.
@@ -46,10 +47,15 @@ type name struct {
 
 func nameOf(kind RevocationKind, id string) name {
 	switch kind {
-	case RevokedIdentity, RevokedResource, RevokedHost:
+	case RevokedIdentity, RevokedResource, RevokedHost, RevokedPlacement:
 		id = strings.ToLower(id)
 	}
 	return name{kind, id}
+}
+
+// PlacementID is the ID of a RevokedPlacement.
+func PlacementID(hosting, machine innate.ResourceID) string {
+	return string(hosting) + "@" + string(machine)
 }
 
 // RevocationKey is the key of a revocation's row in its feed: the kind, a slash and the id.
@@ -106,8 +112,8 @@ type Claim struct {
 	IssuedAt time.Time
 }
 
-// Revoked reports whether the token is revoked and by what. Seconds are compared
-// as the token writes them: a token issued in the second of the revocation is revoked.
+// Revoked reports whether the token is revoked and by what. A token that names
+// the second of its issue and no more is taken to be from that second's begin.
 func (r *Revocations) Revoked(c Claim) (why string, revoked bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -121,11 +127,12 @@ func (r *Revocations) Revoked(c Claim) (why string, revoked bool) {
 		{nameOf(RevokedIdentity, string(c.Object)), "its identity was deleted or disabled"},
 		{nameOf(RevokedResource, string(c.Hosting)), "the resource it was issued to was deleted"},
 		{nameOf(RevokedHost, string(c.Host)), "the machine it was issued on was evicted"},
+		{nameOf(RevokedPlacement, PlacementID(c.Hosting, c.Host)), "the resource it was issued to was moved off the machine it was issued on"},
 		{nameOf(RevokedToken, c.Token), "it was revoked"},
 		{nameOf(RevokedKey, c.Key), "the key that signed it was revoked"},
 	} {
 		row, ok := r.rows[of.name]
-		if ok && (row.Before.IsZero() || c.IssuedAt.Unix() <= row.Before.Unix()) {
+		if ok && (row.Before.IsZero() || !c.IssuedAt.After(row.Before)) {
 			return of.why, true
 		}
 	}
