@@ -68,7 +68,7 @@ type Agent struct {
 	ready    chan struct{}
 }
 
-// New opens what Join wrote. It starts nothing.
+// New opens what Join wrote, and the audit log. It serves nothing yet.
 func New(c Config) (*Agent, error) {
 	if c.State == "" || c.Runtime == "" {
 		return nil, errors.New("agent: Config needs State and Runtime")

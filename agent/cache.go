@@ -211,9 +211,12 @@ func (c *cache) begin(w *wallet, e *entry, o order) *call {
 	return running
 }
 
+// errOvertaken means that a token was thrown away while it was fetched: the
+// identity was taken off the workload, or revoked. Who waited must ask anew.
+var errOvertaken = errors.New("what was asked for has changed meanwhile")
+
 // settle puts the outcome of a call where the next ones look for it, unless the
-// entry was thrown away meanwhile: then the workload has lost the identity, and
-// nobody gets the token.
+// entry was thrown away meanwhile: then nobody gets the token.
 func (c *cache) settle(w *wallet, e *entry, o order, running *call, token innate.Token, err error) {
 	defer close(running.done)
 	w.mu.Lock()
@@ -222,7 +225,7 @@ func (c *cache) settle(w *wallet, e *entry, o order, running *call, token innate
 	now := c.now()
 	switch {
 	case w.tokens[o.key()] != e:
-		running.err = innate.ErrNoIdentity
+		running.err = errOvertaken
 		return
 	case err == nil:
 		e.token, e.refresh = token, middle(now, token.Expires)

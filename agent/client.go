@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,12 +29,13 @@ func Run(socket string, r RunRequest) (int, error) {
 		return 0, err
 	}
 	defer l.close()
-	files, err := stdio(r)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
 	}
+	defer null.Close()
 	q := request{Op: "run", App: r.App, Args: r.Args, Dir: r.Dir, Env: r.Env}
-	if err := l.send(q, files...); err != nil {
+	if err := l.send(q, cmp.Or(r.Stdin, null), cmp.Or(r.Stdout, null), cmp.Or(r.Stderr, null)); err != nil {
 		return 0, fmt.Errorf("asking the agent: %w", err)
 	}
 	first, err := l.report()
@@ -57,22 +59,6 @@ func Run(socket string, r RunRequest) (int, error) {
 		return 0, errors.New("the agent did not say how the program ended")
 	}
 	return *last.Exit, nil
-}
-
-// stdio is what a program is given as its first three files.
-func stdio(r RunRequest) ([]*os.File, error) {
-	files := []*os.File{r.Stdin, r.Stdout, r.Stderr}
-	for i, f := range files {
-		if f != nil {
-			continue
-		}
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		files[i] = null // left to its finaliser: this process is about to wait
-	}
-	return files, nil
 }
 
 // signals passes signals on until ended.

@@ -236,10 +236,16 @@ func (a *Agent) serveRun(ctx context.Context, l *line, q request, by uint32) {
 	}
 	a.answer(l, report{Started: &g.Started}, nil)
 	l.conn.SetReadDeadline(time.Time{})
-	go a.passSignals(l, g)
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		a.passSignals(l, g)
+	}()
 	status, err := g.Wait()
 	within(g.Over(), lingering)
 	a.answer(l, report{Exit: &status}, err)
+	l.conn.SetReadDeadline(time.Now())
+	<-heard
 }
 
 // passSignals passes on what the client sends until it hangs up.
@@ -247,7 +253,7 @@ func (a *Agent) passSignals(l *line, g *Generation) {
 	for {
 		var n note
 		if err := l.receive(&n); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
 				a.config.Log.Debug("hearing the client of a run", "app", g.App, "err", err)
 			}
 			break

@@ -139,6 +139,9 @@ func (s *apps) add(app innate.ResourceID) (*Generation, context.Context, error) 
 	if s.ctx == nil || s.ctx.Err() != nil {
 		return nil, nil, errors.New("the agent is ending: start the app again when it is back")
 	}
+	if _, ok := s.agent.placed.get(app); !ok { // from here on, gone finds it
+		return nil, nil, fmt.Errorf("%s was just taken off this host", app.Name())
+	}
 	s.numbers[app.Key()]++
 	ctx, end := context.WithCancel(s.ctx)
 	g := &Generation{
@@ -241,7 +244,10 @@ func (s *apps) start(p *client.Placement, r RunRequest) (_ *Generation, err erro
 	}
 	// The endpoint serves before the app can ask.
 	serving := make(chan error, 1)
-	go func() { serving <- endpoint.Run(ctx) }()
+	go func() {
+		defer close(serving)
+		serving <- endpoint.Run(ctx)
+	}()
 	if g.process, err = launch.Start(spec); err != nil {
 		g.end()
 		<-serving
@@ -312,6 +318,11 @@ func (s *apps) supervise(ctx context.Context, g *Generation, serving <-chan erro
 	select {
 	case <-last:
 	case <-ctx.Done():
+		s.terminate(g, last)
+	case err := <-serving: // what was created together ends together
+		if ctx.Err() == nil {
+			a.config.Log.Error("an app's endpoint ended by itself; the app ends with it", "app", g.App, "generation", g.Generation, "err", err)
+		}
 		s.terminate(g, last)
 	}
 	g.end()

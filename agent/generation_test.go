@@ -179,6 +179,7 @@ func TestASecretIsWorthlessOutsideItsGeneration(t *testing.T) {
 }
 
 func TestTheAppItselfGetsItsToken(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	p.place(app(ident(1, true)))
 	a := p.start(nil)
@@ -245,6 +246,7 @@ func askAsApp() error {
 }
 
 func TestAGenerationEndsWithItsLastProcessNotItsFirst(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	p.place(app(ident(1, true)))
 	a := p.start(nil)
@@ -262,6 +264,7 @@ func TestAGenerationEndsWithItsLastProcessNotItsFirst(t *testing.T) {
 }
 
 func TestAnAppThatIsTakenOffTheHostEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	p.place(app(ident(1, true)))
 	a := p.start(func(c *agent.Config) { c.Grace = 200 * time.Millisecond })

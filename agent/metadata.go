@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -43,6 +45,7 @@ type metadata struct {
 type attachment struct {
 	vm   innate.ResourceID
 	ns   *os.File
+	own  bool // ns is the agent's own
 	end  context.CancelFunc
 	over chan struct{} // closed when the listener is
 }
@@ -95,14 +98,18 @@ func (a *Agent) Attach(ctx context.Context, vm string, ns *os.File) error {
 	if err == nil {
 		err = a.suffices(p, innate.NetNS)
 	}
+	own := false
 	if err == nil {
-		err = a.checkNamespace(ns)
+		own, err = isOwn(ns)
+	}
+	if err == nil && own && !a.config.TakeOver {
+		err = errors.New("this is the network namespace of the host itself: every process in it would be the VM, and a cloud's own metadata service would be hidden; give the VM a namespace of its own, or start the agent so that it takes the address over")
 	}
 	if err != nil {
 		ns.Close()
 		return err
 	}
-	return a.metadata.attach(p.Resource, ns)
+	return a.metadata.attach(p.Resource, ns, own)
 }
 
 // Detach ends the metadata service of a VM and waits until it has.
@@ -110,7 +117,7 @@ func (a *Agent) Detach(vm string) error {
 	a.metadata.mu.Lock()
 	var found *attachment
 	for key, at := range a.metadata.attached {
-		if key == innate.ResourceID(vm).Key() || at.vm.Name() == vm {
+		if key == innate.ResourceID(vm).Key() || strings.EqualFold(at.vm.Name(), vm) {
 			found = at
 		}
 	}
@@ -123,24 +130,22 @@ func (a *Agent) Detach(vm string) error {
 	return nil
 }
 
-// checkNamespace refuses what is no network namespace, and our own.
-func (a *Agent) checkNamespace(ns *os.File) error {
+// isOwn reports whether ns is the network namespace that the agent is in; what
+// is no network namespace is an error.
+func isOwn(ns *os.File) (bool, error) {
 	if typ, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_NSTYPE); err != nil || typ != unix.CLONE_NEWNET {
-		return fmt.Errorf("%s is no network namespace: want a file such as /run/netns/NAME or /proc/PID/ns/net", ns.Name())
+		return false, fmt.Errorf("%s is no network namespace: want a file such as /run/netns/NAME or /proc/PID/ns/net", ns.Name())
 	}
 	// Not /proc/self: that is the first thread, which may be away in another namespace.
-	var theirs, own unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(ns.Fd()), &theirs), unix.Stat("/proc/thread-self/ns/net", &own)); err != nil {
-		return fmt.Errorf("comparing network namespaces: %w", err)
+	var theirs, ours unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(ns.Fd()), &theirs), unix.Stat("/proc/thread-self/ns/net", &ours)); err != nil {
+		return false, fmt.Errorf("comparing network namespaces: %w", err)
 	}
-	if theirs.Dev == own.Dev && theirs.Ino == own.Ino && !a.config.TakeOver {
-		return errors.New("this is the network namespace of the host itself: every process in it would be the VM, and a cloud's own metadata service would be hidden; give the VM a namespace of its own, or start the agent so that it takes the address over")
-	}
-	return nil
+	return theirs.Dev == ours.Dev && theirs.Ino == ours.Ino, nil
 }
 
 // attach opens the first listener, so that whoever asked hears why it cannot be, and keeps one open from there on.
-func (m *metadata) attach(vm innate.ResourceID, ns *os.File) (err error) {
+func (m *metadata) attach(vm innate.ResourceID, ns *os.File, own bool) (err error) {
 	a := m.agent
 	server, err := imds.New(imds.Config{
 		Tokens: a, Machine: a.describe(vm), Assurance: innate.NetNS, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
@@ -163,13 +168,14 @@ func (m *metadata) attach(vm innate.ResourceID, ns *os.File) (err error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ctx == nil || m.ctx.Err() != nil || m.attached[vm.Key()] != nil {
+	_, placed := a.placed.get(vm) // from here on, gone finds it
+	if !placed || m.ctx == nil || m.ctx.Err() != nil || m.attached[vm.Key()] != nil {
 		l.Close()
 		ns.Close()
-		return errors.New("the agent is ending, or another is attaching the same VM: try again")
+		return fmt.Errorf("the agent is ending, or %s was just attached by another or taken off this host: try again", vm.Name())
 	}
 	ctx, end := context.WithCancel(m.ctx)
-	at := &attachment{vm: vm, ns: ns, end: end, over: make(chan struct{})}
+	at := &attachment{vm: vm, ns: ns, own: own, end: end, over: make(chan struct{})}
 	m.attached[vm.Key()] = at
 	m.running.Go(func() { m.serve(ctx, at, server, l) })
 	return nil
@@ -180,7 +186,11 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 	log := m.agent.config.Log.With("vm", at.vm)
 	defer func() {
 		at.end()
-		if err := errors.Join(server.Close(), closeIn(at.ns), at.ns.Close()); err != nil {
+		err := server.Close()
+		if at.own {
+			err = errors.Join(err, giveBack(at.ns))
+		}
+		if err = errors.Join(err, at.ns.Close()); err != nil {
 			log.Warn("closing a VM's metadata service", "err", err)
 		}
 		m.mu.Lock()
@@ -188,16 +198,20 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 		m.mu.Unlock()
 		close(at.over)
 	}()
-	http := endpoint.Server(server, log)
-	http.BaseContext = func(net.Listener) context.Context { return ctx }
-	stop := context.AfterFunc(ctx, func() { http.Close() })
-	defer stop()
+	listening := endpoint.Server(server, log)
+	listening.BaseContext = func(net.Listener) context.Context { return ctx }
+	closed := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(closed)
+		finish(listening)
+	})
 	pause := firstReopen
 	for {
 		begun := time.Now()
-		err := http.Serve(l)
+		err := listening.Serve(l)
 		l.Close()
 		if ctx.Err() != nil {
+			<-closed
 			return
 		}
 		if time.Since(begun) > longestReopen {
@@ -206,7 +220,7 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 		log.Warn("a VM's metadata service was interrupted; opening it again", "err", err)
 		for l = nil; l == nil; {
 			select {
-			case <-ctx.Done():
+			case <-closed:
 				return
 			case <-time.After(pause):
 			}
@@ -215,6 +229,15 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 				log.Warn("opening a VM's metadata service again", "err", err)
 			}
 		}
+	}
+}
+
+// finish ends a server whose requests have been told to end: it lets them answer first.
+func finish(s *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.Shutdown(ctx) != nil {
+		s.Close()
 	}
 }
 
@@ -261,8 +284,10 @@ func onLoopback(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
-// closeIn takes the address away again.
-func closeIn(ns *os.File) error {
+// giveBack takes the address off the host's own namespace, where it may be a
+// cloud's. A VM's own namespace keeps it: there, what nobody answers is refused
+// at once, and never leaves for whoever owns the address outside.
+func giveBack(ns *os.File) error {
 	return caller.InNamespace(ns, func() error {
 		return withLoopback(func(h *netlink.Handle, lo netlink.Link, addr *netlink.Addr) error { return h.AddrDel(lo, addr) })
 	})

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -67,7 +68,7 @@ func TestAVMIsServedInsideItsOwnNamespace(t *testing.T) {
 		t.Errorf("status: %+v %v, want one VM attached", st, err)
 	}
 	p.tell(row(webVM), nil)
-	eventually(t, "the service ends with the VM", func() bool { _, err := askInside(t, ns); return err != nil })
+	eventually(t, "the service ends with the VM", func() bool { _, err := askInside(t, ns); return errors.Is(err, unix.ECONNREFUSED) })
 }
 
 func askInside(t *testing.T, ns *os.File) (token string, err error) {
@@ -85,7 +86,7 @@ func askInside(t *testing.T, ns *os.File) (token string, err error) {
 		return "", err
 	}
 	req.Header.Set("Metadata", "true")
-	resp, err := (&http.Client{Transport: tr}).Do(req)
+	resp, err := (&http.Client{Transport: tr, Timeout: 5 * time.Second}).Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -104,6 +105,7 @@ func askInside(t *testing.T, ns *os.File) (token string, err error) {
 }
 
 func TestTheHostsOwnNamespaceIsNoVMs(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t)
 	p.place(client.Placement{Resource: webVM})
 	a := p.start(nil)

@@ -16,24 +16,40 @@ import (
 //
 // The error is innate.ErrNoIdentity, innate.ErrManyIdentities or an *innate.Refusal.
 func (a *Agent) Token(ctx context.Context, workload innate.ResourceID, which innate.Selector, resource string, proof innate.Assurance) (innate.Token, error) {
-	o, err := a.order(workload, which, proof)
-	if errors.Is(err, innate.ErrNoIdentity) {
-		a.placed.await(ctx, func() bool {
-			o, err = a.order(workload, which, proof)
-			return !errors.Is(err, innate.ErrNoIdentity)
-		})
-		switch {
-		case ctx.Err() != nil:
-			return innate.Token{}, ctx.Err()
-		case err != nil && !a.placed.heard():
-			return innate.Token{}, unreachable(errors.New("the feed has not told yet what is placed on this host"))
+	for range attempts {
+		o, err := a.await(ctx, workload, which, proof)
+		if err != nil {
+			return innate.Token{}, err
+		}
+		o.resource = resource
+		token, err := a.tokens.get(ctx, o)
+		if !errors.Is(err, errOvertaken) {
+			return token, err
 		}
 	}
-	if err != nil {
-		return innate.Token{}, err
+	return innate.Token{}, unreachable(errOvertaken)
+}
+
+// attempts is how often a request starts again because what it is for changed meanwhile.
+const attempts = 3
+
+// await is order, which a workload or identity that is on its way here is given time for.
+func (a *Agent) await(ctx context.Context, workload innate.ResourceID, which innate.Selector, proof innate.Assurance) (o order, err error) {
+	look := func() bool {
+		o, err = a.order(workload, which, proof)
+		return !errors.Is(err, innate.ErrNoIdentity)
 	}
-	o.resource = resource
-	return a.tokens.get(ctx, o)
+	if look() {
+		return o, err
+	}
+	a.placed.await(ctx, look)
+	switch {
+	case ctx.Err() != nil:
+		return o, ctx.Err()
+	case err != nil && !a.placed.heard():
+		return o, unreachable(errors.New("the feed has not told yet what is placed on this host"))
+	}
+	return o, err
 }
 
 // order finds the identity that is meant, for a caller who is proved well enough.

@@ -164,6 +164,7 @@ func TestACertificateThatTheTokenServiceHasForgottenIsReplacedOnce(t *testing.T)
 
 // A change that the feed tells ends what was kept at once.
 func TestKeptTokensEndWithWhatTheyWereFetchedFor(t *testing.T) {
+	t.Parallel()
 	shared := ident(2, false)
 	for _, c := range []struct {
 		name   string
@@ -179,7 +180,7 @@ func TestKeptTokensEndWithWhatTheyWereFetchedFor(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel() // two of them wait for what never comes
+			t.Parallel() // some wait for what never comes
 			p := newPlane(t)
 			p.place(app(ident(1, true), shared))
 			a := p.start(nil)
@@ -206,7 +207,45 @@ func TestKeptTokensEndWithWhatTheyWereFetchedFor(t *testing.T) {
 	}
 }
 
+func TestATokenRevokedWhileItWasFetchedReachesNobody(t *testing.T) {
+	p := newPlane(t)
+	p.place(app(ident(1, true)))
+	a := p.start(nil)
+	release := make(chan struct{})
+	give := p.issue(time.Hour)
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		if p.calls.Load() == 1 {
+			give(w, r) // signed before the revocation, heard after it
+			w.(http.Flusher).Flush()
+			<-release
+			return
+		}
+		give(w, r)
+	})
+	got := make(chan innate.Token, 1)
+	go func() {
+		token, err := a.Token(t.Context(), apiApp, innate.Selector{}, vault, innate.SecretOnly)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- token
+	}()
+	eventually(t, "the call arrives", func() bool { return p.calls.Load() == 1 })
+	p.tell("revoked/identity/"+string(ident(1, true).Object), client.Revocation{
+		Kind: client.RevokedIdentity, ID: string(ident(1, true).Object), Before: time.Now(),
+	})
+	p.place(client.Placement{Resource: webVM}) // told after it
+	if _, err := a.Lend(t.Context(), webVM); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if token := <-got; !strings.HasSuffix(token.Value, "|2") {
+		t.Errorf("got %q, want the token of the second call", token.Value)
+	}
+}
+
 func TestASelectorNamesOneOfTheWorkloadsOwnIdentities(t *testing.T) {
+	t.Parallel()
 	system, one, two := ident(1, true), ident(2, false), ident(3, false)
 	system.Resource = apiApp
 	all := []client.Identity{system, one, two}
@@ -258,6 +297,7 @@ func TestAWorkloadThatIsOnItsWayIsWaitedFor(t *testing.T) {
 }
 
 func TestAProofBelowTheMinimumGetsNoToken(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name         string
 		dev          bool
