@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -57,7 +56,6 @@ type Config struct {
 	// Exists says whether there is a resource at a scope; nil means there always is.
 	Exists func(innate.Scope) bool
 	Now    func() time.Time
-	Log    *slog.Logger
 }
 
 func (c *Config) check() error {
@@ -76,9 +74,6 @@ func (c *Config) check() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.Default()
 	}
 	return nil
 }

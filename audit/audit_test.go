@@ -227,7 +227,10 @@ func TestATornLineIsCutOff(t *testing.T) {
 		l := open(t, path)
 		record(t, l, "c")
 		closeLog(t, l)
-		if wantActions(t, path, "a", "b", "c"); t.Failed() {
+		if wantActions(t, path, "a", "b", "c"); !strings.HasSuffix(readFile(t, path), "\n") {
+			t.Error("something torn is left")
+		}
+		if t.Failed() {
 			t.Fatal(name)
 		}
 	}
@@ -360,8 +363,9 @@ func TestAFullDiskFailsTheRecordAndHealsByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lift := limitFiles(t, uint64(info.Size())+10) // room for half a line
-	err1, err2 := l.Record(t.Context(), audit.Event{Action: "lost"}), l.Record(t.Context(), audit.Event{Action: "lost too"})
+	lift := limitFiles(t, uint64(info.Size())+1000) // room for half a line
+	long := audit.Event{Action: "lost", Target: strings.Repeat("x", 4000)}
+	err1, err2 := l.Record(t.Context(), long), l.Record(t.Context(), long)
 	lift()
 	for _, err := range []error{err1, err2} {
 		if !errors.Is(err, syscall.EFBIG) {
@@ -370,6 +374,9 @@ func TestAFullDiskFailsTheRecordAndHealsByItself(t *testing.T) {
 	}
 	record(t, l, "b")
 	wantActions(t, path, "a", "b")
+	if text := readFile(t, path); strings.Contains(text, "xxx") || !strings.HasSuffix(text, "\n") {
+		t.Errorf("the line that failed left something behind: %q", text)
+	}
 }
 
 // inChild runs the test that calls it in a process of its own, whose limits are

@@ -17,7 +17,6 @@ package directory
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -51,7 +50,6 @@ type Config struct {
 	// OnEnable runs in the transaction that enables or disables a principal.
 	OnEnable []func(store.Tx, Object) error
 	Now      func() time.Time
-	Log      *slog.Logger
 }
 
 func (c *Config) check() error {
@@ -72,9 +70,6 @@ func (c *Config) check() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.Default()
 	}
 	return nil
 }

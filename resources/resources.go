@@ -15,7 +15,6 @@ package resources
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -39,7 +38,7 @@ const (
 	TypeVault    = "Microsoft.KeyVault/vaults"
 )
 
-// Config says what Resources needs. All but OnWrite, OnDelete, Actions, Now and Log are required.
+// Config says what Resources needs. All but OnWrite, OnDelete, Actions and Now are required.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -55,7 +54,6 @@ type Config struct {
 	// action in lower case: microsoft.hybridcompute/machines/join.
 	Actions map[string]Action
 	Now     func() time.Time
-	Log     *slog.Logger
 }
 
 // An Action answers POST {resource}/{action}. It asks by itself whether who may.
@@ -94,9 +92,6 @@ func New(c Config) (*Resources, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.Default()
 	}
 	s := &Resources{config: c, index: newIndex(c.DB)}
 	s.routes = s.allRoutes()

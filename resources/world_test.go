@@ -115,7 +115,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.do(func(tx store.Tx) error {
-		return resources.CreateSubscription(tx, w.config.Subscription, "Innate", w.now)
+		return resources.CreateSubscription(tx, strings.TrimPrefix(sub, "/subscriptions/"), "Innate", w.now)
 	})
 	w.owner = w.user("owner")
 	w.grant(w.owner, access.Owner, "/")

@@ -8,7 +8,6 @@ import (
 
 	"innate/access"
 	"innate/bearer"
-	"innate/feed"
 	"innate/rest"
 )
 
@@ -16,15 +15,15 @@ import (
 // graph paths do not collide, so one bare origin can serve all three (design §6).
 func (s *Server) routes() (http.Handler, error) {
 	front := new(front)
-	arm, err := s.verifier(front, s.Endpoints.Management, "https://management.azure.com", "https://management.core.windows.net")
+	arm, err := s.verifier(front, "", s.Endpoints.Management, "https://management.azure.com", "https://management.core.windows.net")
 	if err != nil {
 		return nil, err
 	}
-	graph, err := s.verifier(front, s.Endpoints.Graph, "https://graph.microsoft.com", "https://graph.windows.net")
+	graph, err := s.verifier(front, "", s.Endpoints.Graph, "https://graph.microsoft.com", "https://graph.windows.net")
 	if err != nil {
 		return nil, err
 	}
-	vaults, err := s.verifier(front, "https://"+s.Endpoints.VaultSuffix, "https://vault.azure.net")
+	vaults, err := s.verifier(front, "Unauthorized", "https://"+s.Endpoints.VaultSuffix, "https://vault.azure.net")
 	if err != nil {
 		return nil, err
 	}
@@ -100,12 +99,13 @@ func lowerFirst(next http.Handler) http.Handler {
 }
 
 // verifier checks tokens as a stranger would: from discovery, over HTTP; only
-// the wire is missing, since it would lead back to this process.
-func (s *Server) verifier(mux http.Handler, audiences ...string) (*bearer.Verifier, error) {
+// the wire is missing, since it would lead back to this process. code is what
+// its 401 says; empty means bearer's own.
+func (s *Server) verifier(mux http.Handler, code string, audiences ...string) (*bearer.Verifier, error) {
 	return bearer.New(bearer.Config{
-		Authority: s.Endpoints.Login, Tenant: s.Platform.Tenant, Audiences: audiences,
+		Authority: s.Endpoints.Login, Tenant: s.Platform.Tenant, Audiences: audiences, Code: code,
 		HTTP:        &http.Client{Transport: loopback{mux}},
-		Revocations: feed.Revocations(s.db),
+		Revocations: s.revoked,
 		Now:         s.config.Now, Log: s.config.Log,
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -70,6 +71,7 @@ type Server struct {
 	tokens    *tokens.Service
 	hosts     *hosts.Hosts
 	vault     *vault.Service
+	revoked   *client.Revocations
 	mux       http.Handler
 	leaf      leaf
 }
@@ -92,6 +94,9 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		}
 	}()
 	master, err := seal.OpenMaster(filepath.Join(c.Dir, masterFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: where there is no platform yet, 'innate server init --dir %s' makes one", err, c.Dir)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +121,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.Endpoints, s.Hosts = origins(s.Platform, c.Listener.Addr())
+	s.revoked = feed.Revocations(s.db)
 	if err := s.nouns(ctx, master); err != nil {
 		return nil, err
 	}
@@ -162,14 +168,14 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 			},
 			func(tx store.Tx, o directory.Object) error { return s.hosts.Forget(tx, o) },
 		},
-		Now: c.Now, Log: c.Log,
+		Now: c.Now,
 	}); err != nil {
 		return err
 	}
 	if s.access, err = access.New(access.Config{
 		DB: s.db, Audit: s.audit, Directory: s.directory, Tenant: p.Tenant,
 		Exists: func(at innate.Scope) bool { return s.resources.Exists(at) },
-		Now:    c.Now, Log: c.Log,
+		Now:    c.Now,
 	}); err != nil {
 		return err
 	}
@@ -185,7 +191,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		DB: s.db, Audit: s.audit, Seal: master, Access: s.access, Tenant: p.Tenant,
 		Login: s.Endpoints.Login, Suffix: s.Endpoints.VaultSuffix,
 		ByName: func(name string) (innate.ResourceID, bool) { return s.resources.VaultByName(name) },
-		Now:    c.Now, Log: c.Log,
+		Now:    c.Now,
 	}); err != nil {
 		return err
 	}
@@ -211,7 +217,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 			},
 		},
 		Actions: s.hosts.Actions(),
-		Now:     c.Now, Log: c.Log,
+		Now:     c.Now,
 	})
 	return err
 }

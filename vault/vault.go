@@ -11,7 +11,6 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -33,7 +32,6 @@ type Config struct {
 	Suffix string                                      // vault.example.org[:port]; https://{Suffix} is the audience
 	ByName func(name string) (innate.ResourceID, bool) // vault name → resource
 	Now    func() time.Time                            // nil means time.Now
-	Log    *slog.Logger                                // nil means slog.Default()
 }
 
 func (c *Config) check() error {
@@ -57,9 +55,6 @@ func (c *Config) check() error {
 	c.Suffix = strings.ToLower(c.Suffix)
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.Default()
 	}
 	return nil
 }
