@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,11 +71,29 @@ func readDeclaration(path string, named bool) (d declaration, err error) {
 		return d, err
 	}
 	if len(bytes.TrimSpace(b)) > 0 {
-		if err := dec.Load(&d); err != nil {
-			return d, fmt.Errorf("%s: %w", path, err)
-		}
+		err = dec.Load(&d)
 	}
-	return d, d.check(path)
+	return d, errors.Join(misread(path, err), d.check(path))
+}
+
+// misread says what the decoder found, one line a fault, in words about the file.
+func misread(path string, err error) error {
+	var found *yaml.LoadErrors
+	if !errors.As(err, &found) {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+		return err
+	}
+	var errs []error
+	for _, f := range found.Errors {
+		text := f.Err.Error()
+		if field, _, unknown := strings.Cut(text, " not found in type "); unknown {
+			text = fmt.Sprintf("there is no key %q here", strings.TrimPrefix(field, "field "))
+		}
+		errs = append(errs, fmt.Errorf("%s: line %d: %s", path, f.Mark.Line, text))
+	}
+	return errors.Join(errs...)
 }
 
 // check finds every fault that can be seen without a server.
@@ -90,15 +109,16 @@ func (d declaration) check(path string) error {
 			}
 		}
 	}
-	for name, a := range d.Apps {
-		shared("apps."+name, a.Identities)
+	for _, name := range slices.Sorted(maps.Keys(d.Apps)) {
+		shared("apps."+name, d.Apps[name].Identities)
 	}
-	for name, v := range d.VMs {
-		shared("vms."+name, v.Identities)
+	for _, name := range slices.Sorted(maps.Keys(d.VMs)) {
+		shared("vms."+name, d.VMs[name].Identities)
 	}
-	for name, v := range d.Vaults {
-		for secret, value := range v.Secrets {
-			if _, err := expand(value); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(d.Vaults)) {
+		secrets := d.Vaults[name].Secrets
+		for _, secret := range slices.Sorted(maps.Keys(secrets)) {
+			if _, err := expand(secrets[secret]); err != nil {
 				fault("vaults.%s.secrets.%s: %w", name, secret, err)
 			}
 		}
@@ -150,10 +170,11 @@ func (s *session) dev(ctx context.Context, file string, named bool, envFile stri
 	if err != nil {
 		return err
 	}
-	if envFile != "" { // an old one must not look like readiness
+	if envFile != "" { // an old one must not look like readiness, nor this one once we have ended
 		if err := os.Remove(envFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		defer os.Remove(envFile)
 	}
 	dir, err := temporary("innate-dev-")
 	if err != nil {
@@ -183,16 +204,18 @@ func (s *session) dev(ctx context.Context, file string, named bool, envFile stri
 			return err
 		}
 		k.greet(file)
-		return k.follow(ctx, file, want)
+		return k.follow(ctx, file)
 	})
 	return g.Wait()
 }
 
-// follow applies the file again whenever it has changed. A file that is wrong
-// changes nothing and says why.
-func (k *keeper) follow(ctx context.Context, file string, have declaration) error {
-	last := modified(file)
-	tick := time.NewTicker(300 * time.Millisecond)
+// follow applies the file again whenever it has changed and stayed so for a
+// tick: an editor may empty it first, and an empty file declares that nothing is
+// to exist. A file that is wrong changes nothing and says why.
+func (k *keeper) follow(ctx context.Context, file string) error {
+	applied := modified(file)
+	seen := applied
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
@@ -200,11 +223,12 @@ func (k *keeper) follow(ctx context.Context, file string, have declaration) erro
 			return nil
 		case <-tick.C:
 		}
-		if now := modified(file); now == last {
+		before := seen
+		seen = modified(file)
+		if seen == applied || seen != before {
 			continue
-		} else {
-			last = now
 		}
+		applied = seen
 		want, err := readDeclaration(file, true)
 		if err == nil {
 			err = k.apply(ctx, want)

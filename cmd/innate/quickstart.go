@@ -28,7 +28,10 @@ tells what happens from "turn identity on" to "delete the app". Nothing is
 simulated: the app is a process of its own with the vendor's unmodified SDKs.
 
 It touches nothing outside its temporary folder but, as root, a cgroup subtree
-and a network namespace of its own, which go with it.`,
+and a network namespace of its own, which go with it.
+
+With --output json the tour goes to standard error, and its timings to standard
+output.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.quickstart(cmd.Context(), once) },
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the last station; 0 only if every one did what it said")
@@ -62,8 +65,19 @@ func (s *session) quickstart(ctx context.Context, once bool) error {
 			return nil
 		}
 		t := &tour{out: s.out, platform: p, program: stub, begin: begin}
-		if err := t.walk(ctx); err != nil || once {
+		if s.output == "json" {
+			t.out = s.diagnostics
+		}
+		if err := t.walk(ctx); err != nil {
 			return err
+		}
+		if s.output == "json" {
+			if err := s.print(t.summary(), "", nil); err != nil {
+				return err
+			}
+		}
+		if once {
+			return nil
 		}
 		t.invite()
 		<-ctx.Done()

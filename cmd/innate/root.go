@@ -69,7 +69,29 @@ Start with:  innate quickstart`,
 	in("admin", s.groupCommand(), s.vmCommand(), s.appCommand(), s.identityCommand(), s.registrationCommand(), s.roleCommand(),
 		s.vaultCommand(), s.secretCommand(), s.hostCommand(), s.servicesCommand(), s.auditCommand())
 	root.AddCommand(s.benchCommand(), s.sampleCommand(), launchCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: '%s --help' lists the flags", err, cmd.CommandPath())
+	})
+	refuseUnknown(root)
 	return root
+}
+
+// refuseUnknown makes every command that only holds others refuse a word that
+// is none of them: by itself the library shows the help then, and succeeds.
+func refuseUnknown(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		refuseUnknown(c)
+	}
+	if cmd.Runnable() {
+		return
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("there is no '%s %s': '%s --help' lists what there is", cmd.CommandPath(), args[0], cmd.CommandPath())
+		}
+		return nil
+	}
 }
 
 // defaultSocket is what INNATE_SOCKET says, or the place where a server that runs as a service has it.

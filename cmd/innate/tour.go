@@ -32,7 +32,33 @@ type tour struct {
 	first                 *workload // the app's first generation
 	held                  string    // a token that the app got
 	weaker                []string  // what could not be proved as strongly as with root
-	firstToken            time.Duration
+	firstToken, total     time.Duration
+	stations              []stationSummary
+}
+
+// A tourSummary is a tour for scripts.
+type tourSummary struct {
+	Began      time.Time        `json:"began"`
+	Stations   []stationSummary `json:"stations"`
+	FirstToken float64          `json:"firstTokenMilliseconds"` // from Began to the app's first answer by a token
+	Total      float64          `json:"totalMilliseconds"`
+	Weaker     []string         `json:"weaker"` // what was proved less strongly than root could
+}
+
+type stationSummary struct {
+	Number int     `json:"number"`
+	Title  string  `json:"title"`
+	Took   float64 `json:"milliseconds"`
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// summary is the tour that was walked.
+func (t *tour) summary() tourSummary {
+	return tourSummary{
+		Began: t.begin, Stations: t.stations, FirstToken: milliseconds(t.firstToken), Total: milliseconds(t.total),
+		Weaker: append([]string{}, t.weaker...),
+	}
 }
 
 type identityBlock struct {
@@ -73,10 +99,13 @@ func (t *tour) walk(ctx context.Context) error {
 			fmt.Fprintf(t.out, "    FAILED: %v\n", err)
 			return fmt.Errorf("station %d did not do what it says", t.number)
 		}
-		fmt.Fprintf(t.out, "    (%s)\n", brief(time.Since(t.began)))
+		took := time.Since(t.began)
+		t.stations = append(t.stations, stationSummary{t.number, st.title, milliseconds(took)})
+		fmt.Fprintf(t.out, "    (%s)\n", brief(took))
 	}
+	t.total = time.Since(t.begin)
 	fmt.Fprintf(t.out, "\nEvery station did what it said. First token %s after the program started; %s in all.\n",
-		brief(t.firstToken), brief(time.Since(t.begin)))
+		brief(t.firstToken), brief(t.total))
 	for _, w := range t.weaker {
 		fmt.Fprintf(t.out, "Weaker than with root: %s\n", w)
 	}

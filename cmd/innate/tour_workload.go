@@ -13,9 +13,11 @@ import (
 	"innate"
 	"innate/agent"
 	"innate/agent/launch"
+	"innate/platform"
 )
 
-// A workload is a 'sample serve' that does what it is told over a pipe.
+// A workload is this program as an app, 'sample serve' or 'bench load', that
+// does what it is told over a pipe.
 type workload struct {
 	orders  *os.File
 	reports *bufio.Scanner
@@ -25,19 +27,24 @@ type workload struct {
 	err     error // how it ended; read after ended
 }
 
-// do gives an order and reads its report.
+// do gives 'sample serve' an order and reads its report.
 func (w *workload) do(o sampleOrder) (r sampleReport, err error) {
-	line, err := json.Marshal(o)
+	return r, w.exchange(o, &r)
+}
+
+// exchange writes an order and reads the report on it; both are one line of JSON.
+func (w *workload) exchange(order, report any) error {
+	line, err := json.Marshal(order)
 	if err != nil {
-		return r, err
+		return err
 	}
 	if _, err := w.orders.Write(append(line, '\n')); err != nil {
-		return r, fmt.Errorf("telling the app: %w", err)
+		return fmt.Errorf("telling the app: %w", err)
 	}
 	if !w.reports.Scan() {
-		return r, errors.New("the app ended without an answer")
+		return errors.New("the app ended without an answer")
 	}
-	return r, json.Unmarshal(w.reports.Bytes(), &r)
+	return json.Unmarshal(w.reports.Bytes(), report)
 }
 
 // end closes its standard input, upon which it ends.
@@ -73,8 +80,13 @@ func pipes() (in, orders, reports, out *os.File, err error) {
 	return
 }
 
-// launch starts a generation of the app through the agent's socket, as 'innate run' does.
+// launch starts a generation of the tour's app.
 func (t *tour) launch(ctx context.Context) (*workload, error) {
+	return startWorkload(ctx, t.platform, t.app, t.program, "sample", "serve")
+}
+
+// startWorkload starts a generation of an app through the agent's socket, as 'innate run' does.
+func startWorkload(ctx context.Context, p *platform.Platform, app innate.ResourceID, args ...string) (*workload, error) {
 	in, orders, reports, out, err := pipes()
 	if err != nil {
 		return nil, err
@@ -85,8 +97,8 @@ func (t *tour) launch(ctx context.Context) (*workload, error) {
 	started := make(chan agent.Started, 1)
 	go func() {
 		defer close(w.ended)
-		_, w.err = agent.Run(t.platform.Dir.AgentSocket(), agent.RunRequest{
-			App: string(t.app), Args: []string{t.program, "sample", "serve"}, Dir: "/", Env: os.Environ(),
+		_, w.err = agent.Run(p.Dir.AgentSocket(), agent.RunRequest{
+			App: string(app), Args: args, Dir: "/", Env: os.Environ(),
 			Stdin: in, Stdout: out, Stderr: os.Stderr, OnStart: func(s agent.Started) { started <- s },
 		})
 	}()

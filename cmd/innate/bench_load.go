@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+// benchConnections is how many clients ask at once.
+const benchConnections = 16
+
+// A load is one request, sent over kept connections of HTTP/1.1 for as long as
+// it takes, each time when the answer to the last has come.
+type load struct {
+	Method      string            `json:"method"`
+	URL         string            `json:"url"` // empty: IDENTITY_ENDPOINT, with Query and the header that goes with it
+	Query       string            `json:"query,omitempty"`
+	Header      map[string]string `json:"header,omitempty"`
+	Body        string            `json:"body,omitempty"`
+	Connections int               `json:"connections"`
+	Seconds     float64           `json:"seconds"`
+}
+
+// A loadReport says how a load went. It holds one of the answers, so that a bare
+// handler can write the same; a token in it stays between the two processes.
+type loadReport struct {
+	Requests int         `json:"requests"`
+	Seconds  float64     `json:"seconds"`
+	Header   http.Header `json:"header,omitempty"`
+	Body     []byte      `json:"body,omitempty"`
+	Error    string      `json:"error,omitempty"`
+}
+
+func (r loadReport) rate() float64 { return float64(r.Requests) / r.Seconds }
+
+// A dialFunc connects to where a load goes.
+type dialFunc func(context.Context) (net.Conn, error)
+
+// benchLoadCommand is the app of token-cached: the caller that the agent proves.
+// It reads loads from standard input, one a line, and answers each with a report.
+func (s *session) benchLoadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "load", Hidden: true, Short: "Be the app that 'innate bench' measures with", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := json.NewEncoder(s.out)
+			context.AfterFunc(cmd.Context(), func() { os.Exit(0) }) // told to end while it waits for an order
+			for in := bufio.NewScanner(s.in); in.Scan(); {
+				var l load
+				if err := json.Unmarshal(in.Bytes(), &l); err != nil {
+					return err
+				}
+				r, err := l.asApp(cmd.Context())
+				if err != nil {
+					r.Error = err.Error()
+				}
+				if err := out.Encode(r); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// asApp is run over plain TCP, by default on the identity endpoint of this process.
+func (l load) asApp(ctx context.Context) (loadReport, error) {
+	if l.URL == "" {
+		l.URL = os.Getenv("IDENTITY_ENDPOINT") + "?" + l.Query
+		l.Header = map[string]string{"X-IDENTITY-HEADER": os.Getenv("IDENTITY_HEADER")}
+	}
+	req, err := l.request()
+	if err != nil {
+		return loadReport{}, err
+	}
+	return l.run(ctx, func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", req.URL.Host)
+	})
+}
+
+func (l load) request() (*http.Request, error) {
+	req, err := http.NewRequest(l.Method, l.URL, strings.NewReader(l.Body))
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range l.Header {
+		req.Header.Set(name, value)
+	}
+	return req, nil
+}
+
+// single is the request once, on one connection.
+func (l load) single() load {
+	l.Connections, l.Seconds = 1, 0
+	return l
+}
+
+// once sends the request once and returns a report with the answer, which was a 200.
+func (l load) once(ctx context.Context, dial dialFunc) (loadReport, error) {
+	return l.single().run(ctx, dial)
+}
+
+// run sends the load. The clock starts when every connection has had an answer.
+func (l load) run(ctx context.Context, dial dialFunc) (r loadReport, err error) {
+	req, err := l.request()
+	if err != nil {
+		return r, err
+	}
+	var wire bytes.Buffer
+	if err := req.Write(&wire); err != nil {
+		return r, err
+	}
+	talks := make([]*talk, l.Connections)
+	for i := range talks {
+		conn, err := dial(ctx)
+		if err != nil {
+			return r, err
+		}
+		defer conn.Close()
+		defer context.AfterFunc(ctx, func() { conn.Close() })()
+		talks[i] = &talk{conn, bufio.NewReader(conn), wire.Bytes()}
+		if r.Header, r.Body, err = talks[i].first(); err != nil {
+			return r, err
+		}
+	}
+
+	begin := time.Now()
+	end := begin.Add(time.Duration(l.Seconds * float64(time.Second)))
+	counts := make([]int, len(talks))
+	var all errgroup.Group
+	for i, t := range talks {
+		all.Go(func() (err error) {
+			counts[i], err = t.until(end)
+			return err
+		})
+	}
+	err = all.Wait()
+	r.Seconds = time.Since(begin).Seconds()
+	for _, n := range counts {
+		r.Requests += n
+	}
+	return r, err
+}
+
+// A talk is the same request again and again on one connection.
+type talk struct {
+	conn    net.Conn
+	answers *bufio.Reader
+	request []byte
+}
+
+// loadTimeout is how long an answer may take.
+const loadTimeout = 10 * time.Second
+
+func (t *talk) ask() (*http.Response, error) {
+	if _, err := t.conn.Write(t.request); err != nil {
+		return nil, err
+	}
+	return http.ReadResponse(t.answers, nil)
+}
+
+// first asks once and returns the answer, which must be a 200.
+func (t *talk) first() (http.Header, []byte, error) {
+	t.conn.SetDeadline(time.Now().Add(loadTimeout))
+	resp, err := t.ask()
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, mostValue))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, refusalText(body))
+	}
+	return resp.Header, body, err
+}
+
+// until asks until end, and returns how many answers came.
+func (t *talk) until(end time.Time) (n int, err error) {
+	t.conn.SetDeadline(end.Add(loadTimeout))
+	for time.Now().Before(end) {
+		resp, err := t.ask()
+		if err != nil {
+			return n, err
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			return n, err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return n, errors.New("under load the answer was " + resp.Status)
+		}
+		n++
+	}
+	return n, nil
+}
