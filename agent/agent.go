@@ -154,6 +154,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	err = g.Wait()
 	a.apps.wait()
 	a.metadata.wait()
+	a.tokens.close()
+	a.upstream.close()
 	return err
 }
 

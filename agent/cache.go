@@ -105,6 +105,17 @@ func (c *cache) forget(workload innate.ResourceID) {
 	}
 }
 
+// close hangs up whatever was kept open for tokens.
+func (c *cache) close() {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.workloads))
+	c.workloads = map[string]*wallet{}
+	c.mu.Unlock()
+	for _, w := range all {
+		w.forget(func(innate.ObjectID) bool { return true })
+	}
+}
+
 // detach throws away what is kept of one of a workload's identities.
 func (c *cache) detach(workload innate.ResourceID, id innate.ObjectID) {
 	c.mu.Lock()

@@ -57,6 +57,9 @@ func (u *upstream) use(key *tls.Certificate) {
 	}
 }
 
+// close hangs up, so that a server that is ending too need not wait for us.
+func (u *upstream) close() { u.transport.Load().CloseIdleConnections() }
+
 // RoundTrip uses the newest certificate.
 func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	return u.transport.Load().RoundTrip(r)

@@ -11,7 +11,9 @@ import (
 // Client reaches the platform by any of its names, whatever this process's
 // resolver says, and trusts its authority: what a program outside has after its
 // operator set up DNS. It carries no token.
-func (p *Platform) Client() *http.Client {
+func (p *Platform) Client() *http.Client { return p.client }
+
+func (p *Platform) newClient() *http.Client {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(p.Server.Bundle())
 	addr := p.Server.Addr().String()

@@ -50,6 +50,7 @@ type Platform struct {
 	Dir     Dir
 
 	config Config
+	client *http.Client
 	ready  chan struct{}
 }
 
@@ -112,6 +113,7 @@ func Open(ctx context.Context, c Config) (_ *Platform, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	p.client = p.newClient()
 	if err := p.writeTrust(); err != nil {
 		p.Server.Close()
 		return nil, err
@@ -183,6 +185,7 @@ func (p *Platform) Run(ctx context.Context) error {
 	g.Go(func() error { return p.Server.Run(serving) })
 	g.Go(func() error {
 		defer stop()
+		defer p.client.CloseIdleConnections() // the server waits for those who might still ask
 		host, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(serving, cancel)()
