@@ -15,10 +15,14 @@ import (
 // agentCommand is a host of production.
 func (s *session) agentCommand() *cobra.Command {
 	var state, runtime string
+	var takeOver bool
 	cmd := &cobra.Command{
 		Use: "agent", Short: "Run the host agent", Args: cobra.NoArgs,
+		Long: `Runs the agent of a host that has joined. Apps get their identity under 'innate
+run', VMs inside the network namespace that 'innate attach' names. It ends the
+apps that it started when it ends.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := agent.New(agent.Config{State: state, Runtime: runtime, Log: s.log()})
+			a, err := agent.New(agent.Config{State: state, Runtime: runtime, TakeOver: takeOver, Log: s.log()})
 			if err != nil {
 				return err
 			}
@@ -27,6 +31,7 @@ func (s *session) agentCommand() *cobra.Command {
 		},
 	}
 	cmd.PersistentFlags().StringVar(&state, "state", "/var/lib/innate/agent", "`folder` of the host's key and certificate")
+	cmd.Flags().BoolVar(&takeOver, "take-over-imds", false, "let a VM be the host itself: 169.254.169.254 is then ours in the host's own namespace, and a cloud's own metadata service is hidden")
 	cmd.Flags().StringVar(&runtime, "runtime", "/run/innate/run", "`folder` of the agent's socket")
 	cmd.AddCommand(&cobra.Command{
 		Use: "join", Short: "Join this host with the line that 'innate host add' printed, read from standard input", Args: cobra.NoArgs,
