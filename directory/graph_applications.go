@@ -213,8 +213,7 @@ func (d *Directory) patchApplication(r *http.Request, who innate.Principal) (int
 		action = actionApplication + "credentials/update"
 	}
 	return http.StatusNoContent, nil, d.edit(r, who, action, func(tx store.Tx, client innate.ClientID) error {
-		_, err := editRegistration(tx, client, func(a *Registration) error { return d.apply(in, a) })
-		return err
+		return editRegistration(tx, client, func(a *Registration) error { return d.apply(in, a) })
 	})
 }
 
@@ -274,7 +273,7 @@ func (d *Directory) removePassword(r *http.Request, who innate.Principal) (int, 
 		return 0, nil, err
 	}
 	return http.StatusNoContent, nil, d.edit(r, who, actionApplication+"credentials/update", func(tx store.Tx, client innate.ClientID) error {
-		_, err := editRegistration(tx, client, func(a *Registration) error {
+		err := editRegistration(tx, client, func(a *Registration) error {
 			kept := slices.DeleteFunc(slices.Clone(a.Secrets), func(s Secret) bool { return strings.EqualFold(s.KeyID, in.KeyID) })
 			if len(kept) == len(a.Secrets) {
 				return bad("No password credential found with keyId '%s'.", in.KeyID)

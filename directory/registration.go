@@ -93,27 +93,27 @@ func CreateRegistration(tx store.Tx, r Registration, now time.Time) (Registratio
 
 // editRegistration changes a registration and keeps its service principal's
 // name and its claim to its URIs in step.
-func editRegistration(tx store.Tx, client innate.ClientID, edit func(*Registration) error) (Registration, error) {
+func editRegistration(tx store.Tx, client innate.ClientID, edit func(*Registration) error) error {
 	old, ok, err := registrations.Get(tx, string(client))
 	if err != nil {
-		return Registration{}, err
+		return err
 	}
 	if !ok {
-		return Registration{}, notFound(client)
+		return notFound(client)
 	}
 	now := old
 	if err := edit(&now); err != nil {
-		return Registration{}, err
+		return err
 	}
 	if now.Name != old.Name {
 		if err := rename(tx, now.Principal, now.Name); err != nil {
-			return Registration{}, err
+			return err
 		}
 	}
 	if err := claimURIs(tx, client, old.IdentifierURIs, now.IdentifierURIs); err != nil {
-		return Registration{}, err
+		return err
 	}
-	return now, registrations.Put(tx, string(client), now)
+	return registrations.Put(tx, string(client), now)
 }
 
 func rename(tx store.Tx, id innate.ObjectID, name string) error {
@@ -154,7 +154,7 @@ func AddSecret(tx store.Tx, client innate.ClientID, name string, start, end time
 		KeyID: innate.NewGUID(), Name: name, Hint: value[:3], Hash: secretHash(client, value),
 		Start: start.UTC(), End: end.UTC(),
 	}
-	_, err := editRegistration(tx, client, func(r *Registration) error {
+	err := editRegistration(tx, client, func(r *Registration) error {
 		if len(r.Secrets) >= maxCredentials {
 			return bad("The application has %d secrets: remove one first.", maxCredentials)
 		}
@@ -173,7 +173,7 @@ func AddCertificate(tx store.Tx, client innate.ClientID, der []byte) (Certificat
 	if err != nil {
 		return Certificate{}, err
 	}
-	_, err = editRegistration(tx, client, func(r *Registration) error {
+	err = editRegistration(tx, client, func(r *Registration) error {
 		for _, have := range r.Certificates {
 			if bytes.Equal(have.DER, der) {
 				c = have

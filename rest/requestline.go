@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math"
 	"strconv"
@@ -90,7 +91,7 @@ func (l *lines) take(n int) {
 func (l *lines) fill() error {
 	if err := l.err; err != nil {
 		l.err = nil
-		if len(l.in) > 0 && err == io.EOF {
+		if len(l.in) > 0 && errors.Is(err, io.EOF) {
 			l.through, l.err = true, err // half a head: the server may judge it
 			return nil
 		}

@@ -134,11 +134,13 @@ func (l *leaf) get(s *Server) (*tls.Certificate, error) {
 func (s *Server) survive(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
+			p := recover()
+			if p == http.ErrAbortHandler { //nolint:errorlint // it is panicked with as it is
+				panic(p)
+			}
+			if p != nil {
 				s.config.Log.Error("a handler panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 				rest.WriteError(w, r, rest.Errorf(http.StatusInternalServerError, "InternalServerError", "this is a fault of the server; its log says more"))
-			} else if p != nil {
-				panic(p)
 			}
 		}()
 		next.ServeHTTP(w, r)

@@ -71,7 +71,7 @@ func Create(ctx context.Context, dir, domain string, dev bool, now time.Time) er
 		Tenant: innate.TenantID(innate.NewGUID()), Subscription: innate.NewGUID(),
 		Domain: domain, Dev: dev, Created: now.UTC(),
 	}
-	_, err = db.Update(ctx, func(tx store.Tx) error { return p.write(tx) })
+	_, err = db.Update(ctx, p.write)
 	return errors.Join(err, db.Close())
 }
 

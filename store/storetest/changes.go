@@ -202,7 +202,6 @@ func reopening(t *testing.T, open func(t *testing.T) store.Engine) {
 				break
 			}
 		}
-		last = rev
 		update(t, db, func(tx store.Tx) { tx.Put("gone", nil) })
 		last = update(t, db, func(tx store.Tx) { tx.Delete("gone") })
 		want = all(t, db, "")
