@@ -57,6 +57,9 @@ func writeApplication(a Registration, h header) any {
 	if a.TokenVersion != 0 {
 		s.API.TokenVersion = &a.TokenVersion
 	}
+	if a.SigningAlg != "" {
+		s.API.SigningAlg = &a.SigningAlg
+	}
 	for _, secret := range a.Secrets {
 		s.Passwords = append(s.Passwords, newPasswordShape(secret))
 	}
@@ -100,6 +103,12 @@ func (d *Directory) apply(e applicationEdit, a *Registration) error {
 			return bad("api.requestedAccessTokenVersion is %d: want 1 or 2.", v)
 		}
 		a.TokenVersion = *e.API.TokenVersion
+	}
+	if e.API != nil && e.API.SigningAlg != nil {
+		if alg := *e.API.SigningAlg; alg != "RS256" && alg != "ES256" {
+			return bad("api.signingAlgorithm is '%s': want RS256 or ES256.", alg)
+		}
+		a.SigningAlg = *e.API.SigningAlg
 	}
 	if e.Keys == nil {
 		return nil

@@ -99,7 +99,8 @@ type applicationShape struct {
 }
 
 type apiShape struct {
-	TokenVersion *int `json:"requestedAccessTokenVersion"` // null, 1 or 2
+	TokenVersion *int    `json:"requestedAccessTokenVersion"` // null, 1 or 2
+	SigningAlg   *string `json:"signingAlgorithm,omitempty"`  // RS256 or ES256; Graph has no such property
 }
 
 // collection is the set that an object is in, and its type's name.
