@@ -70,15 +70,16 @@ RATIO says how near the program comes to the limit, and more is better in every
 row: VALUE/LIMIT for rates, LIMIT/VALUE for times. Compare ratios: rates drift
 with whatever else the machine does.
 
-It works in a temporary folder (TMPDIR says on which disk), on loopback. As an
-ordinary user it measures the same rows, token-cached with the weaker proof.`,
+It works in a temporary folder (TMPDIR says on which disk) and on loopback, and
+takes about three minutes. As an ordinary user it measures the same rows,
+token-cached with the weaker proof.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rows, err := chooseRows(only)
 			if err != nil {
 				return err
 			}
-			if seconds <= 0 || seconds > 60 {
-				return fmt.Errorf("--seconds %v: want more than 0 and at most 60", seconds)
+			if seconds < 0.05 || seconds > 60 {
+				return fmt.Errorf("--seconds %v: want 0.05 to 60", seconds)
 			}
 			return s.bench(cmd.Context(), rows, time.Duration(seconds*float64(time.Second)))
 		},
@@ -139,7 +140,7 @@ func (s *session) bench(ctx context.Context, rows []benchRow, round time.Duratio
 	for _, r := range rows {
 		m, err := b.measure(ctx, r)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return fmt.Errorf("ended at %s, before the last row", r.name)
 		}
 		if err != nil {
 			b.progress("%s: not measured: %v", r.name, err)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"innate"
 	"innate/access"
 	"innate/audit"
@@ -118,25 +120,30 @@ func (b *bench) openRolebook(ctx context.Context, n int) (_ *rolebook, err error
 	return book, b.fill(ctx, db, book)
 }
 
-// fill writes the assignments.
+// fill writes the assignments: while one transaction is made durable, the next is made.
 func (b *bench) fill(ctx context.Context, db *store.DB, book *rolebook) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
 	n := len(book.principals)
-	for from := 0; from < n; from += perTransaction {
-		if _, err := db.Update(ctx, func(tx store.Tx) error {
-			for i := from; i < min(from+perTransaction, n); i++ {
-				if err := access.Assign(tx, access.Assignment{
-					ID: innate.NewGUID(), Scope: book.scopes[i], Role: access.KeyVaultSecretsUser,
-					Principal: book.principals[i], Kind: "ServicePrincipal",
-				}); err != nil {
-					return err
-				}
-			}
-			return nil
+	for from := 0; from < n && ctx.Err() == nil; from += perTransaction {
+		if from%(20*perTransaction) == 0 {
+			b.progress("writing assignments: %d of %d", from, n)
+		}
+		g.Go(func() error {
+			_, err := db.Update(ctx, func(tx store.Tx) error { return book.write(tx, from, min(from+perTransaction, n)) })
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// write grants to the principals from and up to to.
+func (r *rolebook) write(tx store.Tx, from, to int) error {
+	for i := from; i < to; i++ {
+		if err := access.Assign(tx, access.Assignment{
+			ID: innate.NewGUID(), Scope: r.scopes[i], Role: access.KeyVaultSecretsUser, Principal: r.principals[i], Kind: "ServicePrincipal",
 		}); err != nil {
 			return err
-		}
-		if written := from + perTransaction; written%(10*perTransaction) == 0 {
-			b.progress("%d of %d assignments are written", written, n)
 		}
 	}
 	return nil

@@ -116,7 +116,10 @@ func (b *bench) beside(ctx context.Context, l load, dial dialFunc, client *tls.C
 		return func(ctx context.Context, d time.Duration) (float64, error) {
 			l.Seconds = d.Seconds()
 			r, err := l.run(ctx, dial)
-			return r.rate(), err
+			if err != nil {
+				return 0, err
+			}
+			return r.rate(), nil
 		}
 	}
 	return contest{ours: against(dial), limit: against(dialTLS(plain.address, dialer)), end: plain.close}, nil

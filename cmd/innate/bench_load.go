@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,8 +26,8 @@ const benchConnections = 16
 // it takes, each time when the answer to the last has come.
 type load struct {
 	Method      string            `json:"method"`
-	URL         string            `json:"url"` // empty: IDENTITY_ENDPOINT, with Query and the header that goes with it
-	Query       string            `json:"query,omitempty"`
+	URL         string            `json:"url"`
+	Address     string            `json:"address,omitempty"` // of another server than the URL's, to send the same to
 	Header      map[string]string `json:"header,omitempty"`
 	Body        string            `json:"body,omitempty"`
 	Connections int               `json:"connections"`
@@ -74,18 +75,17 @@ func (s *session) benchLoadCommand() *cobra.Command {
 	}
 }
 
-// asApp is run over plain TCP, by default on the identity endpoint of this process.
+// asApp is run with the URL below the identity endpoint of this process, and
+// the header that it wants.
 func (l load) asApp(ctx context.Context) (loadReport, error) {
-	if l.URL == "" {
-		l.URL = os.Getenv("IDENTITY_ENDPOINT") + "?" + l.Query
-		l.Header = map[string]string{"X-IDENTITY-HEADER": os.Getenv("IDENTITY_HEADER")}
-	}
+	l.URL = os.Getenv("IDENTITY_ENDPOINT") + l.URL
+	l.Header = map[string]string{"X-IDENTITY-HEADER": os.Getenv("IDENTITY_HEADER")}
 	req, err := l.request()
 	if err != nil {
 		return loadReport{}, err
 	}
 	return l.run(ctx, func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", req.URL.Host)
+		return new(net.Dialer).DialContext(ctx, "tcp", cmp.Or(l.Address, req.URL.Host))
 	})
 }
 

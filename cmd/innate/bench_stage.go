@@ -45,7 +45,8 @@ func (b *bench) platform(ctx context.Context) (*stage, error) {
 	select {
 	case <-p.Ready():
 	case <-st.ended:
-		return nil, errors.Join(errors.New("the platform ended"), st.err)
+		st.stop()
+		return nil, errors.Join(errors.New("the platform ended before it was ready"), st.err)
 	}
 	b.stage = st
 	return st, ensureGroup(ctx, p.Admin, benchGroup)

@@ -48,7 +48,7 @@ func (b *bench) cachedTokens(ctx context.Context, less bool, value func(loadRepo
 	}()
 	l := load{
 		Method: http.MethodGet, Connections: benchConnections,
-		Query: url.Values{"api-version": {"2019-08-01"}, "resource": {keyVault}}.Encode(),
+		URL: "?" + url.Values{"api-version": {"2019-08-01"}, "resource": {keyVault}}.Encode(), // below the app's endpoint
 	}
 	first, err := app.load(l.single())
 	if err != nil {
@@ -63,12 +63,15 @@ func (b *bench) cachedTokens(ctx context.Context, less bool, value func(loadRepo
 			before := cpuTime()
 			l.Seconds = d.Seconds()
 			r, err := app.load(l)
-			return value(r, cpuTime()-before), err
+			if err != nil {
+				return 0, err
+			}
+			return value(r, cpuTime()-before), nil
 		}
 	}
-	bareLoad := l
-	bareLoad.URL = "http://" + plain.address + "/msi/token?" + l.Query
-	return contest{ours: against(l), limit: against(bareLoad), less: less, end: func() error {
+	toPlain := l
+	toPlain.Address = plain.address
+	return contest{ours: against(l), limit: against(toPlain), less: less, end: func() error {
 		app.end()
 		return errors.Join(plain.close(), app.wait(ctx))
 	}}, nil
