@@ -147,9 +147,7 @@ func AddSecret(tx store.Tx, client innate.ClientID, name string, start, end time
 			return Secret{}, "", err
 		}
 	}
-	var random [32]byte
-	rand.Read(random[:]) // never fails, see crypto/rand
-	value := base64.RawURLEncoding.EncodeToString(random[:])
+	value := newSecret()
 	s := Secret{
 		KeyID: innate.NewGUID(), Name: name, Hint: value[:3], Hash: secretHash(client, value),
 		Start: start.UTC(), End: end.UTC(),
@@ -204,4 +202,16 @@ func newCertificate(der []byte) (Certificate, error) {
 		return Certificate{}, bad("The certificate has a key of type %s: want RSA or ECDSA.", c.PublicKeyAlgorithm)
 	}
 	return Certificate{KeyID: innate.NewGUID(), DER: der, Start: c.NotBefore.UTC(), End: c.NotAfter.UTC()}, nil
+}
+
+// newSecret returns 256 random bits as base64url. It does not begin with a hyphen:
+// command lines take such a value for an option, az's among them.
+func newSecret() string {
+	for {
+		var random [32]byte
+		rand.Read(random[:]) // never fails, see crypto/rand
+		if value := base64.RawURLEncoding.EncodeToString(random[:]); value[0] != '-' {
+			return value
+		}
+	}
 }

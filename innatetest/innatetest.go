@@ -21,6 +21,8 @@ package innatetest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -29,6 +31,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,7 +61,7 @@ func WithClock(now func() time.Time) Option {
 func Start(t testing.TB, options ...Option) *Platform {
 	t.Helper()
 	c := platform.Config{
-		Dir: folder(t), Stub: []string{"/nonexistent: see App.Run"},
+		Dir: folder(t), NewKey: signingKey, Stub: []string{"/nonexistent: see App.Run"},
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	for _, o := range options {
@@ -88,6 +91,10 @@ func Start(t testing.TB, options ...Option) *Platform {
 	tp.put(p.Admin.Group(Group), map[string]any{})
 	return tp
 }
+
+// signingKey is made once a test process: of all that a platform's start does it
+// takes longest, and no test is surer for doing it again.
+var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
 // folder is a temporary folder that programs under another uid may pass through.
 // Unix sockets live in it, so its path is short.

@@ -8,6 +8,7 @@ package server
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -50,9 +51,10 @@ type Config struct {
 	Dev      bool         // open a store marked as development, and only such a one
 	// Names is told each host name that answers here, before the change that brought
 	// it is acknowledged; nil where names are the operator's business (DNS).
-	Names func(host string) error
-	Now   func() time.Time
-	Log   *slog.Logger
+	Names  func(host string) error
+	NewKey func() (*rsa.PrivateKey, error) // see tokens.Config; refused unless Dev
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 // A Server is the control plane of one platform.
@@ -80,6 +82,9 @@ type Server struct {
 func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if c.Dir == "" || c.Listener == nil {
 		return nil, errors.New("server: Config needs Dir and Listener")
+	}
+	if c.NewKey != nil && !c.Dev {
+		return nil, errors.New("server: Config.NewKey is for development")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -183,7 +188,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		DB: s.db, Audit: s.audit, Seal: master, CA: s.ca, Directory: s.directory,
 		Tenant: p.Tenant, Domain: p.Domain, Login: s.Endpoints.Login, Mutual: s.Hosts,
 		Services: tokens.FirstParties(s.Endpoints.Management, s.Endpoints.Graph, "https://"+s.Endpoints.VaultSuffix, p.Domain),
-		Now:      c.Now, Log: c.Log,
+		NewKey:   c.NewKey, Now: c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -116,7 +115,7 @@ func newKey(c Config, alg jwt.Alg, now time.Time) (id string, row keyRow, err er
 	if alg == jwt.ES256 {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	} else {
-		key, err = rsa.GenerateKey(rand.Reader, rsaBits)
+		key, err = c.NewKey()
 	}
 	if err != nil {
 		return "", keyRow{}, err

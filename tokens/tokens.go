@@ -12,6 +12,8 @@ package tokens
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,7 +38,7 @@ const (
 	longestLife  = 24 * time.Hour
 )
 
-// Config says what a Service needs. Only Lifetime, Now and Log may be left out.
+// Config says what a Service needs. Only NewKey, Lifetime, Now and Log may be left out.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -49,6 +51,9 @@ type Config struct {
 	Mutual    string       // origin where client certificates are asked for, https://hosts.example.org
 	Services  []FirstParty // what takes our tokens without a registration: FirstParties(…)
 
+	// NewKey makes an RSA signing key; nil means a new one of 2048 bits from crypto/rand. A test
+	// that starts many services may make one key for all: it is the slowest thing at a first start.
+	NewKey   func() (*rsa.PrivateKey, error)
 	Lifetime time.Duration    // of a token, 10 minutes to 24 hours; 0 means one hour
 	Now      func() time.Time // nil means time.Now
 	Log      *slog.Logger     // nil means slog.Default()
@@ -87,6 +92,9 @@ func (c *Config) check() error {
 	}
 	if c.Lifetime < shortestLife || c.Lifetime > longestLife {
 		return fmt.Errorf("tokens: Config has a Lifetime of %s: want %s to %s", c.Lifetime, shortestLife, longestLife)
+	}
+	if c.NewKey == nil {
+		c.NewKey = func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, rsaBits) }
 	}
 	if c.Now == nil {
 		c.Now = time.Now
