@@ -20,11 +20,11 @@ type Listed struct {
 	Tags     map[string]string `json:"tags,omitempty"`
 	Identity *struct {
 		Type      string          `json:"type"`
-		Principal innate.ObjectID `json:"principalId"`
+		Principal innate.ObjectID `json:"principalId,omitempty"`
 		User      map[string]struct {
 			Principal innate.ObjectID `json:"principalId"`
 			Client    innate.ClientID `json:"clientId"`
-		} `json:"userAssignedIdentities"`
+		} `json:"userAssignedIdentities,omitempty"`
 	} `json:"identity,omitempty"`
 	Properties map[string]any `json:"properties,omitempty"`
 }

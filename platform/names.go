@@ -7,25 +7,15 @@ import (
 	"sync"
 )
 
-// names keeps the file that apps see as /etc/hosts. It is only ever appended
-// to, with one write a name: apps have it bind-mounted and read it at any
-// moment. A name whose vault is gone stays, and its vault's 404 is the answer.
+// names keeps the file that apps see as /etc/hosts. It is made anew with the
+// first name, when the platform is surely ours, and after that only appended to,
+// with one write a name: apps have it bind-mounted and read it at any moment. A
+// name whose vault is gone stays, and its vault's 404 is the answer.
 type names struct {
-	mu   sync.Mutex
 	path string
-	seen map[string]bool
-}
 
-// newNames starts the file with what the system's own says.
-func newNames(path string) (*names, error) {
-	system, err := os.ReadFile("/etc/hosts")
-	if err != nil {
-		system = []byte("127.0.0.1 localhost\n::1 localhost\n")
-	}
-	if n := len(system); n > 0 && system[n-1] != '\n' {
-		system = append(system, '\n')
-	}
-	return &names{path: path, seen: map[string]bool{}}, os.WriteFile(path, system, 0o644)
+	mu   sync.Mutex
+	seen map[string]bool // nil before the first name
 }
 
 // add makes name resolve to this host, before it returns.
@@ -33,6 +23,12 @@ func (n *names) add(name string) error {
 	name = strings.ToLower(name)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.seen == nil {
+		if err := n.begin(); err != nil {
+			return err
+		}
+		n.seen = map[string]bool{}
+	}
 	if n.seen[name] {
 		return nil
 	}
@@ -46,4 +42,16 @@ func (n *names) add(name string) error {
 	}
 	n.seen[name] = true
 	return nil
+}
+
+// begin starts the file with what the system's own says.
+func (n *names) begin() error {
+	system, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		system = []byte("127.0.0.1 localhost\n::1 localhost\n")
+	}
+	if k := len(system); k > 0 && system[k-1] != '\n' {
+		system = append(system, '\n')
+	}
+	return os.WriteFile(n.path, system, 0o644)
 }

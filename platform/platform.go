@@ -9,6 +9,7 @@ package platform
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,10 +34,11 @@ const DefaultDomain = "innate.test"
 
 // Config says where a Platform lives. Dir is required.
 type Config struct {
-	Dir    string   // an empty folder, or one that a Platform made before; others may pass through it (0711)
-	Domain string   // empty means DefaultDomain
-	Port   int      // 0 means any free one
-	Stub   []string // how to start launch.Main; nil means this program with the argument "launch"
+	Dir    string                          // an empty folder, or one that a Platform made before; others may pass through it (0711)
+	Domain string                          // empty means DefaultDomain
+	Port   int                             // 0 means any free one
+	Stub   []string                        // how to start launch.Main; nil means this program with the argument "launch"
+	NewKey func() (*rsa.PrivateKey, error) // see tokens.Config
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -103,13 +105,10 @@ func Open(ctx context.Context, c Config) (_ *Platform, err error) {
 			l.Close()
 		}
 	}()
-	names, err := newNames(p.Dir.Hosts())
-	if err != nil {
-		return nil, err
-	}
+	names := &names{path: p.Dir.Hosts()}
 	if p.Server, err = server.New(ctx, server.Config{
 		Dir: p.Dir.control(), Listener: l, Socket: p.Dir.Socket(), Operator: os.Getuid(), Dev: true,
-		Names: names.add, Now: c.Now, Log: c.Log,
+		Names: names.add, NewKey: c.NewKey, Now: c.Now, Log: c.Log,
 	}); err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func misread(path string, err error) error {
 	}
 	var errs []error
 	for _, f := range found.Errors {
-		text := f.Err.Error()
+		text := f.Message
 		if field, _, unknown := strings.Cut(text, " not found in type "); unknown {
 			text = fmt.Sprintf("there is no key %q here", strings.TrimPrefix(field, "field "))
 		}

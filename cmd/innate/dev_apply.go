@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -44,7 +45,7 @@ func (k *keeper) apply(ctx context.Context, d declaration) error {
 	before := k.made
 	k.made = nil
 	for _, step := range []func(context.Context, declaration) error{
-		k.group, k.identities, k.vaults, k.apps, k.vms, k.registrations, k.roles,
+		k.known, k.group, k.identities, k.vaults, k.apps, k.vms, k.registrations, k.roles,
 	} {
 		if err := step(ctx, d); err != nil {
 			k.made = union(before, k.made) // still ours to remove some day
@@ -54,6 +55,7 @@ func (k *keeper) apply(ctx context.Context, d declaration) error {
 	for _, id := range slices.Backward(before) {
 		if !slices.Contains(k.made, id) {
 			if err := k.platform.Admin.ARM(ctx, http.MethodDelete, string(id), nil, nil); err != nil {
+				k.made = union(before, k.made)
 				return err
 			}
 		}
@@ -81,6 +83,40 @@ func (k *keeper) put(ctx context.Context, id innate.ResourceID, body map[string]
 	}
 	k.made = append(k.made, id)
 	return nil
+}
+
+// known finds, before anything is changed, every role, holder and place of a
+// grant that is neither declared nor there.
+func (k *keeper) known(ctx context.Context, d declaration) error {
+	a := k.platform.Admin
+	declared := map[string]bool{}
+	for _, names := range [][]string{
+		slices.Collect(maps.Keys(d.Vaults)), slices.Collect(maps.Keys(d.Apps)), slices.Collect(maps.Keys(d.VMs)),
+		d.Identities, slices.Collect(maps.Keys(d.Registrations)), {devGroup},
+	} {
+		for _, name := range names {
+			declared[strings.ToLower(name)] = true
+		}
+	}
+	var errs []error
+	for i, r := range d.Roles {
+		fault := func(key string, err error) {
+			if err != nil {
+				errs = append(errs, fmt.Errorf("roles[%d]: %s: %w", i, key, err))
+			}
+		}
+		_, err := findRole(ctx, a, a.Group(devGroup).Scope(), r.Role)
+		fault("role", err)
+		if !declared[strings.ToLower(r.To)] {
+			_, err := a.Identity(ctx, r.To)
+			fault("to", err)
+		}
+		if !declared[strings.ToLower(r.At)] {
+			_, err := a.Scope(ctx, r.At)
+			fault("at", err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (k *keeper) group(ctx context.Context, _ declaration) error {

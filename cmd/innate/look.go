@@ -46,6 +46,37 @@ func (s *session) servicesCommand() *cobra.Command {
 	}
 }
 
+// platformCommand says what a client must know of the platform.
+func (s *session) platformCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "platform", Short: "Show the platform's addresses and ids, and the authority that its certificates come from", Args: cobra.NoArgs,
+		Example: "  innate platform ca > /usr/local/share/ca-certificates/innate.crt && update-ca-certificates",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := s.admin(cmd.Context())
+			if err != nil {
+				return err
+			}
+			i := c.Info
+			return s.print(i, "WHAT VALUE", [][]string{
+				{"tenant", string(i.Tenant)}, {"subscription", i.Subscription}, {"domain", i.Domain},
+				{"sign-in", i.Login}, {"management", i.Management}, {"graph", i.Graph}, {"hosts", i.Hosts},
+				{"vaults", "https://NAME." + i.VaultSuffix},
+			})
+		},
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use: "ca", Short: "Print the authority's certificate, PEM: what clients must trust", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := s.admin(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return s.say(map[string]string{"ca": c.Info.CA}, "%s", strings.TrimSpace(c.Info.CA))
+		},
+	})
+	return cmd
+}
+
 // auditCommand reads the log of decisions.
 func (s *session) auditCommand() *cobra.Command {
 	var last int

@@ -51,7 +51,7 @@ func (s *session) listCommand(typ string) *cobra.Command {
 	}
 }
 
-// identityOf is what a table says of a resource's identities.
+// identityOf is what a table says of a resource's identities: its own, then the shared ones' names.
 func identityOf(l admin.Listed) string {
 	if p, ok := l.Properties["principalId"].(string); ok {
 		return p
@@ -60,13 +60,13 @@ func identityOf(l admin.Listed) string {
 		return ""
 	}
 	var is []string
-	if l.Identity.Principal != "" {
-		is = append(is, string(l.Identity.Principal))
-	}
 	for id := range l.Identity.User {
 		is = append(is, innate.ResourceID(id).Name())
 	}
 	slices.Sort(is)
+	if l.Identity.Principal != "" {
+		is = append([]string{string(l.Identity.Principal)}, is...)
+	}
 	return strings.Join(is, " ")
 }
 
@@ -211,13 +211,14 @@ func (s *session) switchCommand(typ string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := c.ARM(ctx, http.MethodPatch, string(id), map[string]any{"identity": block}, &now); err != nil {
+				var changed admin.Listed // decoding into now would keep what it has and the answer has not
+				if err := c.ARM(ctx, http.MethodPatch, string(id), map[string]any{"identity": block}, &changed); err != nil {
 					return err
 				}
-				if is := identityOf(now); is != "" {
-					return s.say(now, "%s holds %s.", now.Name, is)
+				if is := identityOf(changed); is != "" {
+					return s.say(changed, "%s holds %s.", changed.Name, is)
 				}
-				return s.say(now, "%s holds no identity.", now.Name)
+				return s.say(changed, "%s holds no identity.", changed.Name)
 			},
 		})
 	}
@@ -446,7 +447,7 @@ func (s *session) settingsCommand() *cobra.Command {
 				}
 			}
 			if len(args) > 1 {
-				if err := c.ARM(ctx, http.MethodPut, string(id)+"/config/appsettings", now, &now); err != nil {
+				if err := c.ARM(ctx, http.MethodPut, string(id)+"/config/appsettings", now, nil); err != nil {
 					return err
 				}
 			}

@@ -94,7 +94,7 @@ func (t *tour) walk(ctx context.Context) error {
 		fmt.Fprintf(t.out, "\n%2d. %s\n", t.number, st.title)
 		if err := st.do(ctx); err != nil {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return fmt.Errorf("ended at station %d, before the last", t.number)
 			}
 			fmt.Fprintf(t.out, "    FAILED: %v\n", err)
 			return fmt.Errorf("station %d did not do what it says", t.number)
@@ -325,7 +325,9 @@ func (t *tour) present(ctx context.Context, token string) int {
 		return 0
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := t.platform.Client().Do(req)
+	client := t.platform.Client()
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0
 	}
