@@ -188,6 +188,7 @@ type host struct {
 	process string          // directory above it, which other agents of this process share
 	diag    *caller.Diag    // nil: nothing can be asked of the kernel
 	mounts  error           // why apps cannot have a mount namespace; nil when they can
+	swept   error           // what an earlier agent left and could not be removed; nothing depends on it
 }
 
 // look finds out, never by the kernel's version (host-attestation §10).
@@ -224,9 +225,7 @@ func look(c Config) *host {
 // own, whose name tells the next run when it may be swept away. Whether cgroups
 // may be made is found out by making one.
 func (h *host) openCgroups(prefix string) error {
-	if err := launch.Sweep(prefix); err != nil {
-		return err
-	}
+	h.swept = launch.Sweep(prefix)
 	name, err := launch.OwnName(prefix)
 	if err != nil {
 		return err
@@ -249,6 +248,9 @@ func (h *host) openCgroups(prefix string) error {
 // describe says at the start what can be proved here, and what cannot be done.
 func (h *host) describe(log *slog.Logger) {
 	log.Info("callers of apps are proved", "assurance", h.assurance, "notBetterBecause", h.why)
+	if h.swept != nil {
+		log.Warn("removing what an earlier agent left", "err", h.swept)
+	}
 	if h.mounts != nil {
 		log.Warn("apps run without a mount namespace: the platform's own names do not resolve in them", "err", h.mounts)
 	}

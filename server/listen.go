@@ -50,14 +50,11 @@ func (s *Server) serveTLS(ctx context.Context) error {
 
 // serve runs until ctx ends and lets requests in flight finish for a moment.
 func serve(ctx context.Context, srv *http.Server, run func() error) error {
-	idle := idleConns{since: map[net.Conn]time.Time{}}
-	srv.ConnState = idle.change
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
-		idle.close()
 		if srv.Shutdown(end) != nil {
 			srv.Close()
 		}
@@ -70,54 +67,6 @@ func serve(ctx context.Context, srv *http.Server, run func() error) error {
 		return nil
 	}
 	return err
-}
-
-// settled is how long a connection has been idle when the end of its last
-// answer is surely out of HTTP/2's buffers.
-const settled = 10 * time.Millisecond
-
-// idleConns are a server's connections on which nothing is under way. Its
-// Shutdown closes those of HTTP/1 at once but lets those of HTTP/2 wait for a
-// second, which every end of a platform in a test or on a laptop would last.
-type idleConns struct {
-	mu      sync.Mutex
-	since   map[net.Conn]time.Time
-	closing bool
-}
-
-func (i *idleConns) change(c net.Conn, to http.ConnState) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if to != http.StateIdle {
-		delete(i.since, c)
-		return
-	}
-	i.since[c] = time.Now()
-	if i.closing {
-		i.closeSettled(c)
-	}
-}
-
-// close closes the idle connections, and from now on each that becomes idle.
-func (i *idleConns) close() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.closing = true
-	for c := range i.since {
-		i.closeSettled(c)
-	}
-}
-
-// closeSettled closes c in a moment, if it is idle until then.
-func (i *idleConns) closeSettled(c net.Conn) {
-	time.AfterFunc(settled, func() {
-		i.mu.Lock()
-		since, idle := i.since[c]
-		i.mu.Unlock()
-		if idle && time.Since(since) >= settled {
-			c.Close()
-		}
-	})
 }
 
 // tlsConfig asks for client certificates only on the name that uses them, so

@@ -154,37 +154,6 @@ func TestAConnectionMadeToOneNameServesNoOther(t *testing.T) {
 	}
 }
 
-func TestAServerDoesNotWaitForConnectionsOnWhichNothingIsUnderWay(t *testing.T) {
-	for _, protocol := range []string{"h2", "http/1.1"} {
-		t.Run(protocol, func(t *testing.T) {
-			s, end := startUntil(t)
-			config := trust(s, "localhost")
-			config.NextProtos = []string{protocol}
-			client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: protocol == "h2"}}
-			_, port, err := net.SplitHostPort(s.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp, err := client.Get("https://localhost:" + port + "/healthz")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			if got := resp.TLS.NegotiatedProtocol; got != protocol {
-				t.Fatalf("negotiated %q, want %q", got, protocol)
-			}
-			begin := time.Now()
-			end()
-			if took := time.Since(begin); took > 700*time.Millisecond { // HTTP/2 by itself waits for a second
-				t.Errorf("it took %s to end", took)
-			}
-		})
-	}
-}
-
 func TestEachSurfaceAnswersAStrangerInItsOwnDialect(t *testing.T) {
 	s := start(t)
 	for _, c := range []struct {

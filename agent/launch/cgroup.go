@@ -134,10 +134,16 @@ func (g *Cgroup) Kill() error {
 	if _, err := os.Stat(g.path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := write(filepath.Join(g.path, "cgroup.kill"), "1"); err != nil {
+	if err := write(filepath.Join(g.path, "cgroup.kill"), "1"); err != nil && !vanished(err) {
 		return fmt.Errorf("killing what is in a cgroup (Linux 5.14 or later can): %w", err)
 	}
 	return nil
+}
+
+// vanished reports whether a directory went while we were at it: two that sweep
+// at once meet.
+func vanished(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
 }
 
 // write gives the kernel a value; it never makes the file.
@@ -185,7 +191,7 @@ const removeWithin = 5 * time.Second
 // Remove removes the directory and those below, once they are empty.
 func (g *Cgroup) Remove() error {
 	empty, err := g.Empty()
-	if errors.Is(err, fs.ErrNotExist) {
+	if vanished(err) {
 		return nil
 	}
 	if err != nil {
@@ -198,6 +204,9 @@ func (g *Cgroup) Remove() error {
 	}
 	var dirs []string
 	err = filepath.WalkDir(g.path, func(path string, d fs.DirEntry, err error) error {
+		if vanished(err) {
+			return nil
+		}
 		if err == nil && d.IsDir() {
 			dirs = append(dirs, path)
 		}

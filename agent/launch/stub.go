@@ -41,8 +41,8 @@ const (
 )
 
 // Main is the stub: it arranges what a Spec asks for from inside the new
-// process, then becomes the program. It returns only with an error, which Start
-// has been told as well.
+// process, then becomes the program. Why it cannot is told to Start; it returns
+// only with an error that there is nobody to tell.
 func Main() error {
 	// exec keeps what the calling thread has: its namespace, its capabilities.
 	runtime.LockOSThread()
@@ -62,8 +62,11 @@ func Main() error {
 	if err == nil {
 		os.Exit(0)
 	}
-	report.WriteString(err.Error())
-	return err
+	if _, untold := report.WriteString(err.Error()); untold != nil {
+		return err
+	}
+	os.Exit(1)
+	return nil
 }
 
 // obey does everything in an order in which each step still may; it returns
