@@ -38,7 +38,7 @@ type Spec struct {
 	Cgroup                *Cgroup  // nil: stays in ours, and is killed when we end
 	UID                   uint32   // same for the gid; our own uid means no change
 	Hosts                 string   // a file to see as /etc/hosts; empty: leave it. Bound by inode: update it in place
-	Hide                  []string // directories to see empty
+	Hide                  []string // directories to see empty; one that does not exist is passed over
 	NetNS                 *os.File // a network namespace to enter; nil: stay
 	Stub                  []string // how to start this binary's Main; nil means /proc/self/exe launch
 }

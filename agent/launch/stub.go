@@ -99,7 +99,11 @@ func (o orders) mount() error {
 	}
 	for _, dir := range o.Hide {
 		const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-		if err := unix.Mount("tmpfs", dir, "tmpfs", flags, "mode=0555,size=4k"); err != nil {
+		err := unix.Mount("tmpfs", dir, "tmpfs", flags, "mode=0555,size=4k")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("hiding %s: %w", dir, err)
 		}
 	}

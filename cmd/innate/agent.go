@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,10 @@ func (s *session) agentCommand() *cobra.Command {
 run', VMs inside the network namespace that 'innate attach' names. It ends the
 apps that it started when it ends.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := agent.New(agent.Config{State: state, Runtime: runtime, TakeOver: takeOver, Log: s.log()})
+			a, err := agent.New(agent.Config{
+				State: state, Runtime: runtime, TakeOver: takeOver, Log: s.log(),
+				Hide: []string{filepath.Dir(s.socket)}, // of a server on the same host
+			})
 			if err != nil {
 				return err
 			}
