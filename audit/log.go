@@ -177,8 +177,8 @@ func (l *Log) Close() error {
 }
 
 // gathering is how long a batch waits for more when the one before was of
-// several: at 16 clients that are answered together and come again together it
-// halves the syncs, which cost the processor more than the pause costs them. A
+// several. Clients that are answered together come again together, and a sync
+// for each few of them costs the processor more than the pause costs them. A
 // lone writer never waits.
 const gathering = 100 * time.Microsecond
 
