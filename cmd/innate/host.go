@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"innate"
+	"innate/admin"
 )
 
 // A hostStatus is what the server knows of a joined machine.
@@ -31,12 +32,8 @@ func (s *session) hostCommand() *cobra.Command {
 	add := &cobra.Command{
 		Use: "add NAME", Short: "Make a machine and print the line that joins it, once; also to join it again", Args: cobra.ExactArgs(1),
 		Example: "  innate host add node-1 -g hosts | ssh node-1 innate agent join",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			ctx := cmd.Context()
-			c, err := s.admin(ctx)
-			if err != nil {
-				return err
-			}
 			if err := ensureGroup(ctx, c, p.group); err != nil {
 				return err
 			}
@@ -53,16 +50,12 @@ func (s *session) hostCommand() *cobra.Command {
 				return err
 			}
 			return s.say(ticket, "%s", ticket.Join)
-		},
+		}),
 	}
 	p.flags(add, false)
 	show := &cobra.Command{
 		Use: "show NAME", Short: "Show what is placed on it and which certificates it holds", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			id, err := c.Resource(cmd.Context(), typeMachine, args[0])
 			if err != nil {
 				return err
@@ -81,15 +74,11 @@ func (s *session) hostCommand() *cobra.Command {
 				}
 			}
 			return s.print(st, "RESOURCE IDENTITY CERTIFICATE UNTIL", rows)
-		},
+		}),
 	}
 	evict := &cobra.Command{
 		Use: "evict NAME", Short: "Shut a machine out: its certificates and every token issued on it end now", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			id, err := c.Resource(cmd.Context(), typeMachine, args[0])
 			if err != nil {
 				return err
@@ -98,7 +87,7 @@ func (s *session) hostCommand() *cobra.Command {
 				return err
 			}
 			return s.say(map[string]any{"evicted": id}, "%s is shut out. 'innate host add %s' lets it join again.", args[0], args[0])
-		},
+		}),
 	}
 	cmd.AddCommand(add, s.listCommand(typeMachine), show, evict, s.deleteCommand(typeMachine, "its identity and what it was trusted with"))
 	return cmd

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"innate"
+	"innate/admin"
 	"innate/audit"
 )
 
@@ -22,11 +23,7 @@ import (
 func (s *session) servicesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "services", Short: "List what takes a managed identity, and which resource to ask a token for", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			var all []struct {
 				Name string          `json:"name"`
 				ID   innate.ClientID `json:"appId"`
@@ -42,7 +39,7 @@ func (s *session) servicesCommand() *cobra.Command {
 				}
 			}
 			return s.print(all, "SERVICE RESOURCE", rows)
-		},
+		}),
 	}
 }
 
@@ -51,28 +48,20 @@ func (s *session) platformCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "platform", Short: "Show the platform's addresses and ids, and the authority that its certificates come from", Args: cobra.NoArgs,
 		Example: "  innate platform ca > /usr/local/share/ca-certificates/innate.crt && update-ca-certificates",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			i := c.Info
 			return s.print(i, "WHAT VALUE", [][]string{
 				{"tenant", string(i.Tenant)}, {"subscription", i.Subscription}, {"domain", i.Domain},
 				{"sign-in", i.Login}, {"management", i.Management}, {"graph", i.Graph}, {"hosts", i.Hosts},
 				{"vaults", "https://NAME." + i.VaultSuffix},
 			})
-		},
+		}),
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use: "ca", Short: "Print the authority's certificate, PEM: what clients must trust", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			return s.say(map[string]string{"ca": c.Info.CA}, "%s", strings.TrimSpace(c.Info.CA))
-		},
+		}),
 	})
 	return cmd
 }
@@ -84,11 +73,7 @@ func (s *session) auditCommand() *cobra.Command {
 	var refused bool
 	cmd := &cobra.Command{
 		Use: "audit", Short: "Read the log of what was decided", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			q := url.Values{"last": {fmt.Sprint(last)}, "action": {action}, "principal": {who}, "target": {target}, "refused": {fmt.Sprint(refused)}}
 			var page struct {
 				Value []audit.Event `json:"value"`
@@ -109,7 +94,7 @@ func (s *session) auditCommand() *cobra.Command {
 				rows = append(rows, []string{ev.Time.UTC().Format(time.RFC3339), decision, name, ev.Action, ev.Target, ev.Why})
 			}
 			return s.print(page.Value, "TIME DECISION WHO ACTION TARGET WHY", rows)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.IntVar(&last, "last", 30, "how `many` of the newest")

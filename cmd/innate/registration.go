@@ -16,11 +16,7 @@ func (s *session) registrationCommand() *cobra.Command {
 	var secret bool
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make one, and its service principal", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			r, err := register(cmd.Context(), c, args[0], uris)
 			if err != nil {
 				return err
@@ -32,7 +28,7 @@ func (s *session) registrationCommand() *cobra.Command {
 				return s.say(r, "%s is there.\nclient id      %s\nclient secret  %s\nThe secret is shown this once.", args[0], r.Client, r.Secret)
 			}
 			return s.say(r, "%s is there; its client id is %s.", args[0], r.Client)
-		},
+		}),
 	}
 	create.Flags().StringArrayVar(&uris, "uri", nil, "identifier `URI` that tokens can be asked for; may be repeated")
 	create.Flags().BoolVar(&secret, "secret", false, "make a client secret and show it")
@@ -52,11 +48,7 @@ func (s *session) registrationCommand() *cobra.Command {
 	}
 	remove := &cobra.Command{
 		Use: "delete OBJECT-ID", Short: "Delete one, its service principal and its grants", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			id, err := innate.ParseGUID(args[0])
 			if err != nil {
 				return err
@@ -65,7 +57,7 @@ func (s *session) registrationCommand() *cobra.Command {
 				return err
 			}
 			return s.say(map[string]any{"deleted": id}, "%s is gone.", id)
-		},
+		}),
 	}
 	cmd.AddCommand(create, list, remove)
 	return cmd

@@ -30,11 +30,7 @@ const (
 func (s *session) listCommand(typ string) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List them", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			all, err := c.List(cmd.Context(), typ)
 			if err != nil {
 				return err
@@ -47,7 +43,7 @@ func (s *session) listCommand(typ string) *cobra.Command {
 				rows = append(rows, []string{l.Name, l.ID.Group(), identityOf(l)})
 			}
 			return s.print(all, "NAME GROUP IDENTITY", rows)
-		},
+		}),
 	}
 }
 
@@ -74,11 +70,7 @@ func identityOf(l admin.Listed) string {
 func (s *session) showCommand(typ string) *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show one, as JSON", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			id, err := c.Resource(cmd.Context(), typ, args[0])
 			if err != nil {
 				return err
@@ -89,7 +81,7 @@ func (s *session) showCommand(typ string) *cobra.Command {
 			}
 			s.output = "json"
 			return s.print(r, "", nil)
-		},
+		}),
 	}
 }
 
@@ -97,11 +89,7 @@ func (s *session) showCommand(typ string) *cobra.Command {
 func (s *session) deleteCommand(typ, what string) *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME", Short: "Delete one, and what lives with it: " + what, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			id, err := c.Resource(cmd.Context(), typ, args[0])
 			if err != nil {
 				return err
@@ -110,7 +98,7 @@ func (s *session) deleteCommand(typ, what string) *cobra.Command {
 				return err
 			}
 			return s.say(map[string]any{"id": id, "deleted": true}, "%s is gone, and with it %s.", id.Name(), what)
-		},
+		}),
 	}
 }
 
@@ -193,12 +181,8 @@ func (s *session) switchCommand(typ string) *cobra.Command {
 	set := func(use, short string, n int, change func(ctx context.Context, c *admin.Client, now admin.Listed, args []string) (map[string]any, error)) {
 		cmd.AddCommand(&cobra.Command{
 			Use: use, Short: short, Args: cobra.ExactArgs(n),
-			RunE: func(cmd *cobra.Command, args []string) error {
+			RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 				ctx := cmd.Context()
-				c, err := s.admin(ctx)
-				if err != nil {
-					return err
-				}
 				id, err := c.Resource(ctx, typ, args[0])
 				if err != nil {
 					return err
@@ -219,7 +203,7 @@ func (s *session) switchCommand(typ string) *cobra.Command {
 					return s.say(changed, "%s holds %s.", changed.Name, is)
 				}
 				return s.say(changed, "%s holds no identity.", changed.Name)
-			},
+			}),
 		})
 	}
 	set("on NAME", "Give it an identity of its own", 1, func(_ context.Context, _ *admin.Client, now admin.Listed, _ []string) (map[string]any, error) {
@@ -283,16 +267,12 @@ func (s *session) groupCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "group", Short: "Resource groups"}
 	cmd.AddCommand(&cobra.Command{
 		Use: "create NAME", Short: "Make one", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			if err := c.ARM(cmd.Context(), http.MethodPut, string(c.Group(args[0])), map[string]string{"location": "local"}, nil); err != nil {
 				return err
 			}
 			return s.say(map[string]any{"id": c.Group(args[0])}, "%s is there.", args[0])
-		},
+		}),
 	}, s.listCommand(typeGroup), s.showCommand(typeGroup), s.deleteCommand(typeGroup, "everything in it"))
 	return cmd
 }
@@ -302,13 +282,9 @@ func (s *session) identityCommand() *cobra.Command {
 	var p placing
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make one", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			return s.create(cmd.Context(), c, p, typeIdentity, args[0], map[string]any{})
-		},
+		}),
 	}
 	p.flags(create, false)
 	cmd.AddCommand(create, s.listCommand(typeIdentity), s.showCommand(typeIdentity),
@@ -337,11 +313,7 @@ func (s *session) vmCommand() *cobra.Command {
 	var host string
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make one", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			props := map[string]any{}
 			if host != "" {
 				id, err := c.Resource(cmd.Context(), typeMachine, host)
@@ -351,7 +323,7 @@ func (s *session) vmCommand() *cobra.Command {
 				props["host"] = map[string]any{"id": id}
 			}
 			return s.create(cmd.Context(), c, p, typeVM, args[0], map[string]any{"properties": props})
-		},
+		}),
 	}
 	p.flags(create, true)
 	create.Flags().StringVar(&host, "host", "", "`machine` that it is placed on")
@@ -367,12 +339,8 @@ func (s *session) appCommand() *cobra.Command {
 	var runAs []int
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make one", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			ctx := cmd.Context()
-			c, err := s.admin(ctx)
-			if err != nil {
-				return err
-			}
 			machine, err := machineOf(ctx, c, host)
 			if err != nil {
 				return err
@@ -386,7 +354,7 @@ func (s *session) appCommand() *cobra.Command {
 				props["runAs"] = runAs
 			}
 			return s.create(ctx, c, p, typeSite, args[0], map[string]any{"kind": kind, "properties": props})
-		},
+		}),
 	}
 	p.flags(create, true)
 	create.Flags().StringVar(&host, "host", "", "`machine` that it is placed on; not needed where there is one")
@@ -416,12 +384,8 @@ func (s *session) settingsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "settings NAME [KEY=VALUE | KEY=]...", Short: "Show an app's settings, or change them (KEY= removes one)",
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			ctx := cmd.Context()
-			c, err := s.admin(ctx)
-			if err != nil {
-				return err
-			}
 			id, err := c.Resource(ctx, typeSite, args[0])
 			if err != nil {
 				return err
@@ -457,7 +421,7 @@ func (s *session) settingsCommand() *cobra.Command {
 			}
 			slices.SortFunc(rows, func(a, b []string) int { return strings.Compare(a[0], b[0]) })
 			return s.print(now.Properties, "SETTING VALUE", rows)
-		},
+		}),
 	}
 }
 

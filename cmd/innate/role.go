@@ -93,11 +93,7 @@ func (s *session) roleAssign() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "assign", Short: "Grant a role", Args: cobra.NoArgs,
 		Example: "  innate role assign --to api --role 'Key Vault Secrets User' --at kv1",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			who, role, at, err := g.find(cmd, c)
 			if err != nil {
 				return err
@@ -112,7 +108,7 @@ func (s *session) roleAssign() *cobra.Command {
 				return err
 			}
 			return s.say(made, "%s has %s at %s.", g.to, role.Properties.RoleName, at)
-		},
+		}),
 	}
 	g.add(cmd)
 	return cmd
@@ -122,11 +118,7 @@ func (s *session) roleRemove() *cobra.Command {
 	var g grantFlags
 	cmd := &cobra.Command{
 		Use: "remove", Short: "Take a role back", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			who, role, at, err := g.find(cmd, c)
 			if err != nil {
 				return err
@@ -144,7 +136,7 @@ func (s *session) roleRemove() *cobra.Command {
 				}
 			}
 			return fmt.Errorf("%s does not have %s at %s itself: 'innate role list --to %s' shows what it has and where", g.to, role.Properties.RoleName, at, g.to)
-		},
+		}),
 	}
 	g.add(cmd)
 	return cmd
@@ -163,12 +155,9 @@ func (s *session) roleList() *cobra.Command {
 	var to, at string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List who has which role where", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			ctx := cmd.Context()
-			c, err := s.admin(ctx)
-			if err != nil {
-				return err
-			}
+			var err error
 			scope := innate.Root
 			if at != "" {
 				if scope, err = c.Scope(ctx, at); err != nil {
@@ -210,7 +199,7 @@ func (s *session) roleList() *cobra.Command {
 				have = []assignment{}
 			}
 			return s.print(have, "WHO ROLE SCOPE PRINCIPAL", rows)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&to, "to", "", "only of `who`, through groups too")
 	cmd.Flags().StringVar(&at, "at", "", "at, above and below a `scope`")
@@ -244,12 +233,8 @@ func (s *session) roleWhy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "why", Short: "Say whether someone may do something, and why", Args: cobra.NoArgs,
 		Example: "  innate role why --to api --do Microsoft.KeyVault/vaults/secrets/getSecret/action --data --at kv1",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			ctx := cmd.Context()
-			c, err := s.admin(ctx)
-			if err != nil {
-				return err
-			}
 			scope, err := c.Scope(ctx, at)
 			if err != nil {
 				return err
@@ -278,7 +263,7 @@ func (s *session) roleWhy() *cobra.Command {
 				text += fmt.Sprintf("\nThe smallest built-in role that would allow it is %q; grant it with:\n  innate role assign --to %s --role '%s' --at %s", d.Smallest, to, d.Smallest, at)
 			}
 			return s.say(d, "%s", text)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`who`")
 	cmd.Flags().StringVar(&do, "do", "", "`action`")
@@ -293,11 +278,7 @@ func (s *session) roleWhy() *cobra.Command {
 func (s *session) roleDefinitions() *cobra.Command {
 	return &cobra.Command{
 		Use: "definitions", Short: "List the roles", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			all, err := admin.Pages[definition](cmd.Context(), c, authorization+"roleDefinitions")
 			if err != nil {
 				return err
@@ -307,6 +288,6 @@ func (s *session) roleDefinitions() *cobra.Command {
 				rows = append(rows, []string{d.Properties.RoleName, d.Name, d.Properties.Description})
 			}
 			return s.print(all, "ROLE ID DESCRIPTION", rows)
-		},
+		}),
 	}
 }

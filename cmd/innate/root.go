@@ -116,6 +116,17 @@ func defaultAgentSocket() string {
 // admin connects to the server.
 func (s *session) admin(ctx context.Context) (*admin.Client, error) { return admin.Dial(ctx, s.socket) }
 
+// asking is how a command that asks the server runs.
+func (s *session) asking(do func(cmd *cobra.Command, c *admin.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := s.admin(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return do(cmd, c, args)
+	}
+}
+
 // log is where the program says what happens: standard error, quiet unless asked.
 func (s *session) log() *slog.Logger {
 	level := slog.LevelWarn

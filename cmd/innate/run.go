@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -58,7 +59,7 @@ func (s *session) attachCommand() *cobra.Command {
 		Example: "  innate attach --vm web-1 --netns web-1",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if netns[0] != '/' {
+			if !strings.HasPrefix(netns, "/") {
 				netns = "/run/netns/" + netns
 			}
 			if err := agent.Attach(socket, vm, netns); err != nil {

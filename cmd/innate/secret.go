@@ -20,16 +20,12 @@ func (s *session) vaultCommand() *cobra.Command {
 	var p placing
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make one", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			return s.create(cmd.Context(), c, p, typeVault, args[0], map[string]any{"properties": map[string]any{
 				"tenantId": c.Info.Tenant, "enableRbacAuthorization": true,
 				"sku": map[string]string{"family": "A", "name": "standard"},
 			}})
-		},
+		}),
 	}
 	p.flags(create, false)
 	cmd.AddCommand(create, s.listCommand(typeVault), s.showCommand(typeVault), s.deleteCommand(typeVault, "every secret in it"))
@@ -68,13 +64,7 @@ func (s *session) secretCommand() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&vault, "vault", "", "`name` of the vault")
 	cmd.MarkPersistentFlagRequired("vault")
 	verb := func(use, short string, args int, do func(cmd *cobra.Command, c *admin.Client, args []string) error) *cobra.Command {
-		v := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.admin(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return do(cmd, c, args)
-		}}
+		v := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), RunE: s.asking(do)}
 		cmd.AddCommand(v)
 		return v
 	}
