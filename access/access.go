@@ -53,8 +53,9 @@ type Config struct {
 	Audit     *audit.Log
 	Directory *directory.Directory
 	Tenant    innate.TenantID
-	// Exists says whether there is a resource at a scope; nil means there always is.
-	Exists func(innate.Scope) bool
+	// Exists says whether there is a resource at a scope, inside the transaction that grants there: one that is
+	// deleted meanwhile is a conflict, and no grant outlives it. nil means there always is.
+	Exists func(store.Reader, innate.Scope) (bool, error)
 	Now    func() time.Time
 }
 
@@ -70,7 +71,7 @@ func (c *Config) check() error {
 		return errors.New("access: Config needs Tenant")
 	}
 	if c.Exists == nil {
-		c.Exists = func(innate.Scope) bool { return true }
+		c.Exists = func(store.Reader, innate.Scope) (bool, error) { return true, nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -1,7 +1,6 @@
 package access
 
 import (
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -158,8 +157,8 @@ func (a *Access) putAssignment(c call) (int, any, error) {
 	var made Assignment
 	var status int
 	_, err = a.config.DB.Update(ctx, func(tx store.Tx) error {
-		if !a.exists(c.at) {
-			return noResource(c.at)
+		if err := a.mustExist(tx, c.at); err != nil {
+			return err
 		}
 		if err := checkPrincipal(tx, as); err != nil {
 			return err
@@ -181,22 +180,19 @@ func (a *Access) putAssignment(c call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if !a.exists(c.at) {
-		// The resource went between the look and the commit, and could not take
-		// along what was not there yet. Its name must not come back with a grant on it.
-		_, err := a.config.DB.Update(ctx, func(tx store.Tx) error {
-			remove(tx, made)
-			return a.leave(tx, c, deleteAssignment.Name, made)
-		})
-		return 0, nil, errors.Join(err, noResource(c.at))
-	}
 	return status, made.shape(), nil
 }
 
-// exists reports whether something can be granted at a scope: the root and
-// management groups are no resources and always there.
-func (a *Access) exists(at innate.Scope) bool {
-	return !strings.HasPrefix(at.Key(), "/subscriptions/") || a.config.Exists(at)
+// mustExist refuses a scope at which there is nothing; the root and management
+// groups are no resources and always there.
+func (a *Access) mustExist(r store.Reader, at innate.Scope) error {
+	if !strings.HasPrefix(at.Key(), "/subscriptions/") {
+		return nil
+	}
+	if ok, err := a.config.Exists(r, at); err != nil || ok {
+		return err
+	}
+	return noResource(at)
 }
 
 func noResource(at innate.Scope) error {

@@ -97,7 +97,7 @@ func TestWhatAPutOfAnAssignmentIsAnswered(t *testing.T) {
 func TestAGrantOnAResourceThatGoesMeanwhileDoesNotStay(t *testing.T) {
 	w := newWorld(t)
 	me := w.principal("me")
-	w.vanish = 1 // there at the first look, gone at the second
+	w.vanish = true
 	if status, _ := w.ask(w.admin, "PUT", assignment(kv, innate.NewGUID()), granting(me.Object, access.Reader)); status != 404 {
 		t.Errorf("got %d, want 404", status)
 	}

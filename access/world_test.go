@@ -38,7 +38,7 @@ type world struct {
 	dir     *directory.Directory
 	admin   innate.Principal
 	gone    innate.Scope // is not there, nor is anything below it
-	vanish  int          // after so many looks nothing is there; 0 means never
+	vanish  bool         // what is there goes between the next look and its commit
 	journal string       // path of the audit file
 }
 
@@ -76,15 +76,18 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func (w *world) exists(at innate.Scope) bool {
-	if w.vanish > 0 {
-		w.vanish--
-		if w.vanish == 0 {
-			w.gone = innate.Root
-			return true
-		}
+// exists is what the wiring asks of resources. While vanish is set, somebody
+// deletes the resource between this look and the commit.
+func (w *world) exists(r store.Reader, at innate.Scope) (bool, error) {
+	const deleted = "test/deleted"
+	if _, gone := r.Get(deleted); gone {
+		return false, nil
 	}
-	return w.gone == "" || !w.gone.Contains(at)
+	if w.vanish {
+		w.vanish = false
+		w.do(func(tx store.Tx) error { tx.Put(deleted, []byte("by somebody else")); return nil })
+	}
+	return w.gone == "" || !w.gone.Contains(at), nil
 }
 
 // do runs fn in a transaction that must succeed.

@@ -120,17 +120,18 @@ func (s *Resources) Find(id innate.ResourceID) (*Resource, bool) { return s.inde
 
 // Exists reports whether there is something at a scope: the root, a
 // subscription, a group, a resource, or a part of one, such as a vault's secret.
-func (s *Resources) Exists(at innate.Scope) bool {
+// In a transaction, what it found to be there cannot go before the commit.
+func Exists(r store.Reader, at innate.Scope) (ok bool, err error) {
 	if at == innate.Root {
-		return true
+		return true, nil
 	}
 	id := innate.ResourceID(at)
 	if id.Is(typeSubscription) {
-		_, ok := s.index.subscription(id.Subscription())
-		return ok
+		_, ok, err = subscriptions.Get(r, id.Subscription())
+	} else {
+		_, ok, err = Get(r, whole(id))
 	}
-	_, ok := s.index.find(whole(id))
-	return ok
+	return ok, err
 }
 
 // whole is the resource that id is, or is a part of.

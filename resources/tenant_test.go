@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"innate"
+	"innate/resources"
+	"innate/store"
 )
 
 func TestWhatClientsAskAboutThePlatformItself(t *testing.T) {
@@ -43,8 +45,13 @@ func TestExists(t *testing.T) {
 		innate.Scope(strings.ToUpper(vault)): true, vm: false, group + "x": false, vault + "x/secrets/s1": false,
 		"/subscriptions/33333333-0000-0000-0000-000000000000": false, "/providers/Microsoft.Management/managementGroups/m": false,
 	} {
-		if got := w.Exists(at); got != want {
-			t.Errorf("Exists(%s) = %t, want %t", at, got, want)
+		if err := w.db.View(t.Context(), func(r store.Reader) error {
+			if got, err := resources.Exists(r, at); err != nil || got != want {
+				t.Errorf("Exists(%s) = %t, %v, want %t", at, got, err, want)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

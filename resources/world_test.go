@@ -81,7 +81,7 @@ func newWorld(t *testing.T) *world {
 	}
 	roles, err := access.New(access.Config{
 		DB: w.db, Audit: log, Directory: w.directory, Tenant: tenant, Now: clock,
-		Exists: func(at innate.Scope) bool { return w.Exists(at) },
+		Exists: resources.Exists,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -179,8 +179,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 	}
 	if s.access, err = access.New(access.Config{
 		DB: s.db, Audit: s.audit, Directory: s.directory, Tenant: p.Tenant,
-		Exists: func(at innate.Scope) bool { return s.resources.Exists(at) },
-		Now:    c.Now,
+		Exists: resources.Exists, Now: c.Now,
 	}); err != nil {
 		return err
 	}
