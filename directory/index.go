@@ -23,6 +23,9 @@ type index struct {
 	holders       map[string]*Key                       // thumbprint
 	memberOf      map[innate.ObjectID][]innate.ObjectID // direct
 	nested        map[innate.ObjectID][]innate.ObjectID // answers of groups; emptied by every change of a membership
+
+	federated federatedIndex
+	assigned  map[innate.ObjectID]map[innate.ObjectID][]string // service, holder, ids of roles
 }
 
 func newIndex(db *store.DB) *index {
@@ -37,11 +40,15 @@ func newIndex(db *store.DB) *index {
 		holders:       map[string]*Key{},
 		memberOf:      map[innate.ObjectID][]innate.ObjectID{},
 		nested:        map[innate.ObjectID][]innate.ObjectID{},
+		federated:     newFederatedIndex(),
+		assigned:      map[innate.ObjectID]map[innate.ObjectID][]string{},
 	}
 	objects.Index(db, x.object)
 	registrations.Index(db, x.registration)
 	keys.Index(db, x.key)
 	memberOfs.Index(db, x.membership)
+	federated.Index(db, x.federation)
+	roleHolders.Index(db, x.appRole)
 	return x
 }
 

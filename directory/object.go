@@ -102,14 +102,16 @@ func CreateGroup(tx store.Tx, name string, now time.Time) (Object, error) {
 	return create(tx, Object{Kind: Group, Name: name}, now)
 }
 
-// DeleteObject removes a principal with its group memberships, keys and, for an
-// Application, its registration; and runs OnDelete.
+// DeleteObject removes a principal with its group memberships, app roles, keys,
+// federated credentials and, for an Application, its registration; and runs OnDelete.
 func (d *Directory) DeleteObject(tx store.Tx, id innate.ObjectID) error {
 	o, err := find(tx, id)
 	if err != nil {
 		return err
 	}
 	dropMemberships(tx, id)
+	dropFederatedOf(tx, id)
+	dropAppRoles(tx, id)
 	if err := DropKeys(tx, id, "", ""); err != nil {
 		return err
 	}

@@ -24,6 +24,11 @@ type Registration struct {
 	IdentifierURIs []string        `json:"identifierUris,omitempty"` // audiences it answers to
 	TokenVersion   int             `json:"tokenVersion,omitempty"`   // requestedAccessTokenVersion: 0 or 1 means v1
 	SigningAlg     string          `json:"signingAlg,omitempty"`     // of tokens for it: "" means RS256, or ES256
+	AppRoles       []AppRole       `json:"appRoles,omitempty"`
+	RoleRequired   bool            `json:"roleRequired,omitempty"`   // appRoleAssignmentRequired: no token for it without one
+	GroupClaims    string          `json:"groupClaims,omitempty"`    // groupMembershipClaims: "" means none, or SecurityGroup, All: tokens for it have groups
+	OptionalClaims []string        `json:"optionalClaims,omitempty"` // of access tokens for it: xms_cc
+	OneTime        bool            `json:"oneTime,omitempty"`        // an assertion of its own is taken once: its jti may not come again
 	Secrets        []Secret        `json:"secrets,omitempty"`
 	Certificates   []Certificate   `json:"certificates,omitempty"`
 	Created        time.Time       `json:"created"`
