@@ -60,12 +60,7 @@ func TestAGoProgramReadsASecretWithNoPasswordOnceGranted(t *testing.T) {
 }
 
 func TestANodeProgramReadsASecretWithNoPassword(t *testing.T) {
-	if _, err := exec.LookPath("node"); err != nil {
-		t.Skip("node is not installed: make setup")
-	}
-	if _, err := os.Stat("testdata/node/node_modules"); err != nil {
-		t.Skip("the node packages are not installed: make setup")
-	}
+	needsNode(t)
 	t.Parallel()
 	checkProgram(t, "node", filepath.Join(public(t, "testdata/node"), "secret.mjs"))
 }
