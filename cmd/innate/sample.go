@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 	"github.com/spf13/cobra"
 )
@@ -20,26 +18,12 @@ import (
 // what a user's own would be, with the vendor's packages, unmodified.
 func (s *session) sampleCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "sample", Hidden: true, Short: "A program with an identity and no password"}
-	var which, resource string
-	selector := func() (*azidentity.ManagedIdentityCredential, error) {
-		var o azidentity.ManagedIdentityCredentialOptions
-		switch kind, id, _ := strings.Cut(which, ":"); kind {
-		case "client":
-			o.ID = azidentity.ClientID(id)
-		case "object":
-			o.ID = azidentity.ObjectID(id)
-		case "resource":
-			o.ID = azidentity.ResourceID(id)
-		case "":
-		default:
-			return nil, fmt.Errorf("--identity %q: want client:ID, object:ID or resource:ID", which)
-		}
-		return azidentity.NewManagedIdentityCredential(&o)
-	}
+	var which, kind, resource string
+	credential := func() (azcore.TokenCredential, error) { return sampleCredential(kind, which) }
 	secret := &cobra.Command{
 		Use: "secret VAULT-URL NAME", Short: "Read a secret with azidentity and azsecrets", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cred, err := selector()
+			cred, err := credential()
 			if err != nil {
 				return err
 			}
@@ -54,7 +38,7 @@ func (s *session) sampleCommand() *cobra.Command {
 	token := &cobra.Command{
 		Use: "token", Short: "Get a token with azidentity and print its claims", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cred, err := selector()
+			cred, err := credential()
 			if err != nil {
 				return err
 			}
@@ -71,6 +55,7 @@ func (s *session) sampleCommand() *cobra.Command {
 		},
 	}
 	cmd.PersistentFlags().StringVar(&which, "identity", "", "client:ID, object:ID or resource:ID; empty: the system-assigned one")
+	cmd.PersistentFlags().StringVar(&kind, "credential", "managed-identity", "managed-identity; or client-secret, client-certificate, client-certificate-chain, workload-identity, as the AZURE_… variables say")
 	token.Flags().StringVar(&resource, "resource", "https://vault.azure.net", "what the token is for")
 	cmd.AddCommand(secret, token, s.sampleServe())
 	return cmd
