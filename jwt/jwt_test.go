@@ -290,13 +290,17 @@ func TestAKeySetPassesOverWhatCannotVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	slow, err := json.Marshal(jose.JSONWebKey{KeyID: "slow", Key: &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 8192, 1), E: 65537}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	good, err := json.Marshal(jwt.Key{ID: "good", Public: k.ec.Public()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := `{"keys":[` + strings.Join([]string{
 		`{"kty":"oct","k":"c2VjcmV0","kid":"oct"}`, `{"kty":"new"}`, `{}`, `7`, `null`,
-		string(private), string(forEncryption), string(otherAlg), string(good),
+		string(private), string(forEncryption), string(otherAlg), string(slow), string(good),
 	}, ",") + `]}`
 	var set jwt.Set
 	if err := json.Unmarshal([]byte(b), &set); err != nil {
@@ -304,6 +308,31 @@ func TestAKeySetPassesOverWhatCannotVerify(t *testing.T) {
 	}
 	if len(set.Keys) != 1 || set.Keys[0].ID != "good" {
 		t.Errorf("got %+v: want only the good key", set.Keys)
+	}
+}
+
+func TestAKeyFitsTheAlgorithmsOfItsKind(t *testing.T) {
+	k := keys()
+	for _, c := range []struct {
+		name string
+		key  jwt.Key
+		want []jwt.Alg
+	}{
+		{"RSA", jwt.Key{Public: k.rsa.Public()}, []jwt.Alg{jwt.RS256, jwt.PS256}},
+		{"RSA for PS256", jwt.Key{Public: k.rsa.Public(), Alg: jwt.PS256}, []jwt.Alg{jwt.PS256}},
+		{"P-256", jwt.Key{Public: k.ec.Public()}, []jwt.Alg{jwt.ES256}},
+		{"P-256 that says RS256", jwt.Key{Public: k.ec.Public(), Alg: jwt.RS256}, nil},
+		{"nothing", jwt.Key{}, nil},
+	} {
+		var got []jwt.Alg
+		for _, alg := range append(all, "none", "") {
+			if c.key.Fits(alg) {
+				got = append(got, alg)
+			}
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
 	}
 }
 

@@ -46,6 +46,11 @@ func (k Key) MarshalJSON() ([]byte, error) {
 	return append(append(b, issuer...), '}'), nil
 }
 
+// Fits reports whether k can verify by alg, and does not name another algorithm.
+func (k Key) Fits(alg Alg) bool {
+	return (k.Alg == "" || k.Alg == alg) && alg.fits(k.Public) == nil
+}
+
 // A Set is a JWK set.
 type Set struct{ Keys []Key }
 
@@ -93,11 +98,7 @@ func readKey(raw json.RawMessage) (Key, bool) {
 	return k, true
 }
 
-// usable reports whether k can verify by some algorithm that we know, and by
-// the one that it names.
+// usable reports whether k can verify by some algorithm that we know.
 func (k Key) usable() bool {
-	if k.Alg != "" {
-		return k.Alg.fits(k.Public) == nil
-	}
-	return RS256.fits(k.Public) == nil || ES256.fits(k.Public) == nil
+	return k.Fits(RS256) || k.Fits(PS256) || k.Fits(ES256)
 }
