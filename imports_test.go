@@ -24,11 +24,12 @@ var may = map[string]string{
 	"ca":                          "store seal", // signs what its caller has decided
 	"feed/client":                 "",           // also holds the records that travel: written once, read at both ends
 	"feed":                        "store feed/client",
-	"bearer":                      "jwt feed/client rest", // verifies as a stranger would
+	"discovery":                   "jwt",                            // asks an outside issuer as anybody would
+	"bearer":                      "jwt feed/client rest discovery", // verifies as a stranger would
 	"directory":                   "store audit bearer rest",
 	"access":                      "store audit bearer rest directory", // a scope is a path, not an object
 	"resources":                   "store audit bearer rest directory access",
-	"tokens":                      "store audit jwt seal ca rest directory", // says who, never what is allowed
+	"tokens":                      "store audit jwt seal ca rest directory discovery", // says who, never what is allowed
 	"hosts":                       "store audit bearer rest ca feed feed/client directory resources",
 	"vault":                       "store audit bearer rest seal access",
 	"agent/caller":                "",      // states facts, has no policy

@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"innate"
+	"innate/discovery"
 	"innate/feed/client"
 	"innate/jwt"
 )
@@ -60,9 +61,9 @@ const skew = time.Minute
 // A Verifier checks access tokens.
 type Verifier struct {
 	config     Config
-	audiences  map[string]bool // in the form that compares
-	issuers    [2]string       // of v1 and of v2 tokens
-	keys       *keys
+	audiences  map[string]bool            // in the form that compares
+	issuers    [2]string                  // of v1 and of v2 tokens
+	keys       map[string]*discovery.Keys // by issuer
 	remembered memory
 }
 
@@ -103,7 +104,9 @@ func New(c Config) (*Verifier, error) {
 	for _, a := range c.Audiences {
 		v.audiences[canonical(a)] = true
 	}
-	v.keys = newKeys(c, v.issuers)
+	if v.keys, err = newKeys(c, v.issuers); err != nil {
+		return nil, err
+	}
 	return v, nil
 }
 
@@ -180,15 +183,13 @@ func (v *Verifier) prove(ctx context.Context, token string) (*proved, error) {
 		return nil, &Error{Code: invalidToken, Text: "this is not an access token of this platform: " + plain(err.Error()), Cause: err}
 	}
 	// Somebody else's token must not make us fetch keys.
-	if err := v.checkIssuer(t.Unverified()); err != nil {
-		return nil, err
-	}
-	key, err := v.keys.get(ctx, t.KeyID)
+	issuer, err := v.issuerOf(t.Unverified())
 	if err != nil {
 		return nil, err
 	}
-	if key.Alg != "" && key.Alg != t.Alg {
-		return nil, invalid("the token says it was signed by %s, and its key is for %s", t.Alg, key.Alg)
+	key, err := v.key(ctx, issuer, t)
+	if err != nil {
+		return nil, err
 	}
 	payload, err := t.Verify(key.Public)
 	if err != nil {

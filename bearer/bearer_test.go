@@ -337,7 +337,11 @@ func TestAnIssuerThatIsNotWhatItShouldBeIsNotBelieved(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			i := newIssuer(t)
 			i.replace[c.path] = strings.ReplaceAll(c.body, "ORIGIN", i.srv.URL)
-			if _, err := i.verifier(nil).Verify(t.Context(), i.sign("ec-1", i.claims(nil))); code(err) != "temporarily_unavailable" {
+			token := i.sign("ec-1", i.claims(nil))
+			if c.path == v2 {
+				token = i.sign("ec-1", i.v2(nil))
+			}
+			if _, err := i.verifier(nil).Verify(t.Context(), token); code(err) != "temporarily_unavailable" {
 				t.Errorf("error %v", err)
 			}
 		})

@@ -42,18 +42,18 @@ type payload struct {
 	Assurance string   `json:"innate_assurance"`
 }
 
-// checkIssuer looks at the issuer of a token that is not yet verified.
-func (v *Verifier) checkIssuer(unverified json.RawMessage) error {
+// issuerOf is the issuer of a token that is not yet verified: one of ours.
+func (v *Verifier) issuerOf(unverified json.RawMessage) (string, error) {
 	var p struct {
 		Issuer string `json:"iss"`
 	}
 	if err := json.Unmarshal(unverified, &p); err != nil {
-		return &Error{Code: invalidToken, Text: "the token's issuer cannot be read", Cause: err}
+		return "", &Error{Code: invalidToken, Text: "the token's issuer cannot be read", Cause: err}
 	}
 	if !slices.Contains(v.issuers[:], p.Issuer) {
-		return invalid("the token is of issuer %s; this service believes %s", quote(p.Issuer), v.issuers[1])
+		return "", invalid("the token is of issuer %s; this service believes %s", quote(p.Issuer), v.issuers[1])
 	}
-	return nil
+	return p.Issuer, nil
 }
 
 // read makes Claims of a verified payload.
