@@ -1,12 +1,10 @@
 package discovery
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
 	"innate/jwt"
 )
@@ -54,18 +52,19 @@ func explain(err error) string {
 		inside      *insideError
 		lookup      *net.DNSError
 		certificate *tls.CertificateVerificationError
+		late        net.Error
 	)
 	switch {
 	case errors.As(err, &wrong):
 		return wrong.text
 	case errors.As(err, &inside):
 		return fmt.Sprintf("%s is at %s, where keys are fetched only from hosts that are allowed by name", inside.name, inside.what)
-	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
-		return "no answer came in time"
 	case errors.As(err, &lookup):
 		return fmt.Sprintf("the name %+.200q does not resolve", lookup.Name)
 	case errors.As(err, &certificate):
 		return "the certificate that was shown is not trusted here"
+	case errors.As(err, &late) && late.Timeout():
+		return "no answer came in time"
 	}
-	return "no connection could be made"
+	return "no answer came that can be read"
 }

@@ -87,7 +87,8 @@ func checkIssuer(issuer string) error {
 // published key that fits: some issuers have one key and do not name it.
 // Its error is an *Error.
 func (k *Keys) Get(ctx context.Context, kid string, alg jwt.Alg) (jwt.Key, error) {
-	key, found, wait := k.look(kid, alg)
+	asked := k.config.Now()
+	key, found, wait := k.look(kid, alg, asked)
 	if found {
 		return key, nil
 	}
@@ -103,18 +104,20 @@ func (k *Keys) Get(ctx context.Context, kid string, alg jwt.Alg) (jwt.Key, error
 	if key, found = k.find(kid, alg); found {
 		return key, nil
 	}
-	if k.failed != nil { // the key may be in the set that we could not get
+	switch {
+	case k.failed != nil: // the key may be in the set that we could not get
 		return jwt.Key{}, k.failed
+	case k.tried.Before(asked): // or in one published since
+		return jwt.Key{}, k.unavailable("it published no such key a moment ago, and is asked again in a few seconds", k.noSuch(kid, alg))
 	}
 	return jwt.Key{}, k.noSuch(kid, alg)
 }
 
 // look returns the key if it is known, and begins a fetch if one is due. wait is
 // closed at the end of the fetch that a key not found must wait for.
-func (k *Keys) look(kid string, alg jwt.Alg) (key jwt.Key, found bool, wait <-chan struct{}) {
+func (k *Keys) look(kid string, alg jwt.Alg, now time.Time) (key jwt.Key, found bool, wait <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := k.config.Now()
 	key, found = k.find(kid, alg)
 	due := !found || now.Sub(k.fetched) >= freshKeys
 	rested := k.tried.IsZero() || now.Sub(k.tried) >= fetchPause || now.Before(k.tried)
