@@ -137,9 +137,10 @@ func canonical(audience string) string {
 
 // An Error says why a token was refused, in words its bearer may read.
 type Error struct {
-	Code  string // RFC 6750 §3.1: invalid_token; or temporarily_unavailable when keys or revocations cannot be had
-	Text  string
-	Cause error
+	Code   string // RFC 6750 §3.1: invalid_token; insufficient_claims; temporarily_unavailable when keys or revocations cannot be had
+	Text   string
+	Claims string // JSON to ask the token service with; only where Code is insufficient_claims
+	Cause  error
 }
 
 func (e *Error) Error() string { return e.Text }
@@ -147,6 +148,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 const (
 	invalidToken           = "invalid_token"
+	insufficientClaims     = "insufficient_claims"
 	temporarilyUnavailable = "temporarily_unavailable"
 )
 
@@ -212,7 +214,7 @@ func (v *Verifier) current(p *proved) error {
 		return nil
 	}
 	if why, revoked := revocations.Revoked(p.claim); revoked {
-		return invalid("the token is revoked: %s", why)
+		return p.revoked(why, now)
 	}
 	if age := revocations.Age(); age > v.config.Stale {
 		return &Error{

@@ -16,7 +16,8 @@ import (
 // good now is another question.
 type proved struct {
 	Claims
-	claim client.Claim // what may have been revoked since
+	claim      client.Claim // what may have been revoked since
+	challenges bool         // its client understands claims challenges
 }
 
 // A payload is a token's claims on the wire (managed-identity-endpoints §5).
@@ -40,6 +41,7 @@ type payload struct {
 	Hosting   string   `json:"xms_az_rid"`
 	Host      string   `json:"innate_host"`
 	Assurance string   `json:"innate_assurance"`
+	Abilities []string `json:"xms_cc"`
 }
 
 // issuerOf is the issuer of a token that is not yet verified: one of ours.
@@ -79,6 +81,7 @@ func (v *Verifier) read(raw json.RawMessage, kid string) (*proved, error) {
 			Object: who.Object, Hosting: who.Hosting, Host: who.Host,
 			Token: who.Token, Key: kid, IssuedAt: who.IssuedAt,
 		},
+		challenges: slices.ContainsFunc(p.Abilities, func(a string) bool { return strings.EqualFold(a, "cp1") }),
 	}, nil
 }
 

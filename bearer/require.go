@@ -10,10 +10,6 @@ import (
 	"innate/rest"
 )
 
-// A Challenge makes the WWW-Authenticate value for a request that came without a
-// good token; err is nil when there was none.
-type Challenge func(r *http.Request, err *Error) string
-
 // Require passes on requests whose bearer token is good, with the principal in
 // the context, and answers 401 with the challenge to the rest (503 + Retry-After
 // when keys or revocations cannot be had), in the error envelope of rest. A nil
@@ -82,14 +78,6 @@ func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, challenge Chal
 	rest.WriteError(w, r, &rest.Error{
 		Status: http.StatusUnauthorized, Code: v.config.Code, Message: e.Text, Cause: e.Cause,
 	})
-}
-
-func (v *Verifier) challenge(_ *http.Request, err *Error) string {
-	c := `Bearer authorization_uri="` + v.config.Authority + "/" + string(v.config.Tenant) + `"`
-	if err != nil {
-		c += `, error="` + err.Code + `", error_description="` + strings.ReplaceAll(err.Text, `"`, `'`) + `"`
-	}
-	return c
 }
 
 type principalKey struct{}

@@ -29,12 +29,12 @@ func (s *Server) routes() (http.Handler, error) {
 	}
 
 	paths := http.NewServeMux()
-	paths.Handle("/v1.0/", graph.Require(s.directory.Handler(), s.challenge))
-	paths.Handle("/beta/", graph.Require(s.directory.Handler(), s.challenge))
+	paths.Handle("/v1.0/", graph.Require(s.directory.Handler(), nil))
+	paths.Handle("/beta/", graph.Require(s.directory.Handler(), nil))
 	paths.Handle("/metadata/endpoints", s.resources.Metadata())
 	paths.Handle("/services", s.tokens.ServicesHandler())
-	paths.Handle("GET /audit", arm.Require(http.HandlerFunc(s.serveAudit), s.challenge))
-	paths.Handle("GET /platform", arm.Require(http.HandlerFunc(s.servePlatform), s.challenge))
+	paths.Handle("GET /audit", arm.Require(http.HandlerFunc(s.serveAudit), nil))
+	paths.Handle("GET /platform", arm.Require(http.HandlerFunc(s.servePlatform), nil))
 	paths.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok\n") })
 	manage := arm.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if access.Serves(r.URL.Path) {
@@ -42,7 +42,7 @@ func (s *Server) routes() (http.Handler, error) {
 			return
 		}
 		s.resources.Handler().ServeHTTP(w, r)
-	}), s.challenge)
+	}), nil)
 	for _, p := range []string{"subscriptions", "providers", "tenants"} {
 		paths.Handle("/"+p, manage)
 		paths.Handle("/"+p+"/", manage)
@@ -100,7 +100,8 @@ func lowerFirst(next http.Handler) http.Handler {
 
 // verifier checks tokens as a stranger would: from discovery, over HTTP; only
 // the wire is missing, since it would lead back to this process. code is what
-// its 401 says; empty means bearer's own.
+// its 401 says; empty means bearer's own. bearer's challenge is that of ARM and
+// Graph (control-plane T6).
 func (s *Server) verifier(mux http.Handler, code string, audiences ...string) (*bearer.Verifier, error) {
 	return bearer.New(bearer.Config{
 		Authority: s.Endpoints.Login, Tenant: s.Platform.Tenant, Audiences: audiences, Code: code,
@@ -108,15 +109,6 @@ func (s *Server) verifier(mux http.Handler, code string, audiences ...string) (*
 		Revocations: s.revoked,
 		Now:         s.config.Now, Log: s.config.Log,
 	})
-}
-
-// challenge is ARM's and Graph's (control-plane T6).
-func (s *Server) challenge(_ *http.Request, err *bearer.Error) string {
-	c := `Bearer authorization_uri="` + s.Endpoints.Login + "/" + string(s.Platform.Tenant) + `"`
-	if err != nil {
-		c += `, error="` + err.Code + `", error_description="` + strings.ReplaceAll(err.Text, `"`, `'`) + `"`
-	}
-	return c
 }
 
 // A loopback is a transport that calls a handler of this process.

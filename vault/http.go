@@ -67,9 +67,14 @@ func (s *Service) Handler() http.Handler {
 
 // Challenge tells a client where to get a token, and for what. Clients check
 // that the host they called ends in a dot and the resource's host, in Go with
-// the port, and some read no word but these two (control-plane §5.1).
-func (s *Service) Challenge(*http.Request, *bearer.Error) string {
-	return `Bearer authorization="` + s.config.Login + "/" + string(s.config.Tenant) + `", resource="https://` + s.config.Suffix + `"`
+// the port, and some read no word but these two (control-plane §5.1), except in
+// a claims challenge (managed-identity-endpoints §4.7).
+func (s *Service) Challenge(_ *http.Request, err *bearer.Error) string {
+	c := `Bearer authorization="` + s.config.Login + "/" + string(s.config.Tenant) + `", resource="https://` + s.config.Suffix + `"`
+	if err != nil && err.Claims != "" {
+		c += ", " + err.Params()
+	}
+	return c
 }
 
 // answer is the body of a success; nil means that it has none.
