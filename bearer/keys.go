@@ -44,7 +44,7 @@ func (v *Verifier) key(ctx context.Context, issuer string, t *jwt.Token) (jwt.Ke
 	}
 	return jwt.Key{}, &Error{
 		Code:  temporarilyUnavailable,
-		Text:  "this service cannot get the keys to check tokens with; try again in a moment",
+		Text:  "this service does not have the key to check the token with yet; try again in a moment",
 		Cause: err,
 	}
 }

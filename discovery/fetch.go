@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,13 +55,9 @@ func (k *Keys) discover(ctx context.Context) (string, error) {
 	u, err := url.Parse(doc.Keys)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil ||
 		k.config.KeysOn != "" && u.Scheme+"://"+u.Host != k.config.KeysOn {
-		where := k.config.KeysOn
-		if where == "" {
-			where = "https"
-		}
 		return "", &fault{
 			"its discovery document has its keys where they must not be",
-			fmt.Sprintf("%s: jwks_uri is %.200q: want it on %s", k.document, doc.Keys, where),
+			fmt.Sprintf("%s: jwks_uri is %.200q: want an https URL on %s", k.document, doc.Keys, cmp.Or(k.config.KeysOn, "any host")),
 		}
 	}
 	return doc.Keys, nil

@@ -282,6 +282,19 @@ func TestNoAnswerIsTooLargeOrTooSlow(t *testing.T) {
 	}
 }
 
+func TestABodyEndsInAnErrorWhoeverReadsIt(t *testing.T) {
+	s := newSite(t)
+	s.srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 2<<20)) })
+	resp, err := s.client("issuer.example.com").Get(s.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err == nil || len(b) > 1<<20 {
+		t.Errorf("read %d bytes, %v", len(b), err)
+	}
+}
+
 func TestARedirectIsTheAnswerAndNotAWay(t *testing.T) {
 	s := newSite(t)
 	s.srv.Config.Handler = http.RedirectHandler("/keys", http.StatusFound)
