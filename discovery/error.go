@@ -59,12 +59,12 @@ func explain(err error) string {
 		return wrong.text
 	case errors.As(err, &inside):
 		return fmt.Sprintf("%s is at %s, where keys are fetched only from hosts that are allowed by name", inside.name, inside.what)
+	case errors.As(err, &late) && late.Timeout():
+		return "no answer came in time"
 	case errors.As(err, &lookup):
 		return fmt.Sprintf("the name %+.200q does not resolve", lookup.Name)
 	case errors.As(err, &certificate):
 		return "the certificate that was shown is not trusted here"
-	case errors.As(err, &late) && late.Timeout():
-		return "no answer came in time"
 	}
 	return "no answer came that can be read"
 }

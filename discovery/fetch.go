@@ -16,6 +16,7 @@ import (
 const (
 	maxDocument = 1 << 20 // bytes of a discovery document or a key set
 	maxKeys     = 256     // of one issuer
+	maxURL      = 1000    // bytes; it is in what we say of it
 )
 
 // fetch reads the issuer's keys by way of its discovery document.
@@ -53,7 +54,7 @@ func (k *Keys) discover(ctx context.Context) (string, error) {
 		}
 	}
 	u, err := url.Parse(doc.Keys)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil ||
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(doc.Keys) > maxURL ||
 		k.config.KeysOn != "" && u.Scheme+"://"+u.Host != k.config.KeysOn {
 		return "", &fault{
 			"its discovery document has its keys where they must not be",

@@ -264,6 +264,7 @@ func TestDocumentsThatAreNotWhatTheyShouldBeAreNotBelieved(t *testing.T) {
 		{"keys on a host that begins the same", document, at(name, origin+".evil.org/keys"), "must not be"},
 		{"keys behind a user name", document, at(name, "https://issuer.example.com@evil.org/keys"), "must not be"},
 		{"keys behind a password", document, at(name, "https://u:p@issuer.example.com/keys"), "must not be"},
+		{"keys at a place that fills the log", document, at(name, origin+"/"+strings.Repeat("x", 2000)), "must not be"},
 		{"not JSON", document, "<html>", "not the JSON"},
 		{"a list", document, "[]", "not the JSON"},
 		{"nothing", document, "", "not the JSON"},
