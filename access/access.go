@@ -164,6 +164,19 @@ func (a *Access) Require(ctx context.Context, who innate.Principal, do Action, a
 	if d.Allowed {
 		return nil
 	}
+	return a.forbidden(who, do, at, d)
+}
+
+// Check is Require for a caller that records the decision as part of its own.
+func (a *Access) Check(ctx context.Context, who innate.Principal, do Action, at innate.Scope) error {
+	d, err := a.Allowed(ctx, who, do, at)
+	if err != nil || d.Allowed {
+		return err
+	}
+	return a.forbidden(who, do, at, d)
+}
+
+func (a *Access) forbidden(who innate.Principal, do Action, at innate.Scope, d Decision) error {
 	return rest.Errorf(http.StatusForbidden, "AuthorizationFailed", "%s", a.refusalText(who, do, at, d))
 }
 

@@ -62,6 +62,8 @@ func TestWhoMayDoWhatWhere(t *testing.T) {
 		{"but not part of one", access.ManagedIdentityOperator, rg, access.Control("Microsoft.ManagedIdentity/userAssignedIdentitiesassign/action"), rg, false},
 		{"placing needs its own action", access.VirtualMachineContributor, rg, access.Control("Microsoft.HybridCompute/machines/place/action"), rg, false},
 		{"which our role has", access.MachinePlacementOperator, rg, access.Control("Microsoft.HybridCompute/machines/place/action"), rg, true},
+		{"owning an identity is not acting as it", access.Owner, rg, access.Data(access.ExchangeToken), rg, false},
+		{"which is a role of ours", access.TokenExchanger, rg, access.Data(access.ExchangeToken), rg, true},
 		{"joining a plan is a website right", access.WebsiteContributor, rg, access.Control("Microsoft.Web/serverfarms/join/action"), rg, true},
 		{"a custom role", custom, rg, access.Control("Microsoft.Compute/virtualMachines/start/action"), rg, true},
 		{"its notActions", custom, rg, access.Control("Microsoft.Compute/virtualMachines/delete/action"), rg, false},
@@ -128,6 +130,7 @@ func TestARefusalNamesWhatIsMissingAndTheSmallestRole(t *testing.T) {
 		{access.Control("Microsoft.Compute/virtualMachines/write"), "Virtual Machine Contributor"},
 		{access.Control("Microsoft.Web/sites/write"), "Website Contributor"},
 		{access.Control("Microsoft.HybridCompute/machines/place/action"), "Machine Placement Operator"},
+		{access.Data(access.ExchangeToken), "Token Exchanger"},
 		{access.Control("Microsoft.HybridCompute/machines/join/action"), "Contributor"},
 		{access.Control("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"), "Managed Identity Operator"},
 		{access.Control("Microsoft.Authorization/roleAssignments/write"), "Role Based Access Control Administrator"},
@@ -148,6 +151,23 @@ func TestARefusalNamesWhatIsMissingAndTheSmallestRole(t *testing.T) {
 		if !strings.Contains(e.Message, part) {
 			t.Errorf("%q is not in the refusal: %s", part, e.Message)
 		}
+	}
+}
+
+func TestACheckSaysWhatARequirementSaysAndRecordsNothing(t *testing.T) {
+	w := newWorld(t)
+	me := w.principal("web-1")
+	check := func() error { return w.Check(t.Context(), me, access.Data(access.ExchangeToken), kv) }
+	var e *rest.Error
+	if err := check(); !errors.As(err, &e) || e.Status != 403 || !strings.Contains(e.Message, "--role 'Token Exchanger' --at "+string(kv)) {
+		t.Errorf("got %v, want a 403 that says what to grant", err)
+	}
+	w.assign(me, access.TokenExchanger, kv)
+	if err := check(); err != nil {
+		t.Errorf("granted: %v", err)
+	}
+	for ev := range audit.Read(w.journal) {
+		t.Errorf("recorded: %+v", ev)
 	}
 }
 

@@ -21,6 +21,14 @@ const (
 // plans on it.
 const MachinePlacementOperator = "5d1c6f0e-3b7a-4e0c-9a52-6f2f4e7b8c10"
 
+// TokenExchanger is ours: whoever has it at a resource may act as the managed
+// identity that lives there, and at the root as any principal, towards whom it
+// was called by (RFC 8693). It is a data action: no Owner has it by being one.
+const TokenExchanger = "b3a0c1d8-6f52-4d0b-8a1e-94c7d25e1f63"
+
+// ExchangeToken is the action that it allows.
+const ExchangeToken = "Innate.Tokens/exchange/action"
+
 // vaultCommon are the control actions that each of Azure's Key Vault roles has.
 var vaultCommon = []string{
 	"Microsoft.Authorization/*/read",
@@ -55,6 +63,10 @@ var builtIn = []Role{{
 	ID: MachinePlacementOperator, Name: "Machine Placement Operator", BuiltIn: true,
 	Description: "Place virtual machines and app service plans on a machine.",
 	Actions:     []string{"Microsoft.HybridCompute/machines/read", "Microsoft.HybridCompute/machines/place/action"},
+}, {
+	ID: TokenExchanger, Name: "Token Exchanger", BuiltIn: true,
+	Description: "Exchange a token that an identity called with for one of the same identity to another service, and so act as it there.",
+	DataActions: []string{ExchangeToken},
 }, {
 	ID: ManagedIdentityOperator, Name: "Managed Identity Operator", BuiltIn: true,
 	Description: "Read and Assign User Assigned Identity",
