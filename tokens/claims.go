@@ -37,6 +37,7 @@ type claims struct {
 	Hosting   string          `json:"xms_az_rid,omitempty"` // managed identities: the resource that asked
 	Host      string          `json:"innate_host,omitempty"`
 	Assurance string          `json:"innate_assurance,omitempty"`
+	Actor     *actor          `json:"act,omitempty"` // who exchanged another token for this one
 }
 
 func (s *Service) claims(q *request, who caller, to audience) *claims {
@@ -57,6 +58,10 @@ func (s *Service) claims(q *request, who caller, to audience) *claims {
 		Identity:  azureID(who.object.Owner),
 		Hosting:   azureID(who.hosting),
 		Host:      string(who.host),
+		Actor:     who.actor,
+	}
+	if who.actor != nil {
+		c.Expires = min(c.Expires, who.until)
 	}
 	if who.assurance != innate.Unproved {
 		c.Assurance = who.assurance.String()

@@ -82,7 +82,7 @@ func (s *Service) metadata(version int) metadata {
 		JWKSURI:               keys,
 		AuthMethods:           []string{"client_secret_post", "private_key_jwt", "client_secret_basic", "self_signed_tls_client_auth"},
 		AssertionAlgs:         []string{"PS256", "RS256", "ES256"},
-		GrantTypes:            []string{"client_credentials"},
+		GrantTypes:            s.grantTypes(),
 		ResponseTypes:         []string{"code", "id_token", "code id_token", "token id_token", "token"},
 		ResponseModes:         []string{"query", "fragment", "form_post"},
 		SubjectTypes:          []string{"pairwise"},
@@ -96,6 +96,14 @@ func (s *Service) metadata(version int) metadata {
 		CloudGraph:    graph,
 		Graph:         graph,
 	}
+}
+
+func (s *Service) grantTypes() []string {
+	types := []string{"client_credentials"}
+	if s.config.MayExchange != nil {
+		types = append(types, grantExchange)
+	}
+	return types
 }
 
 // host is LOGIN's, with its port.

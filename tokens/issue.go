@@ -48,24 +48,28 @@ type caller struct {
 	// Where it runs; empty for whoever has no host.
 	hosting, host innate.ResourceID
 	assurance     innate.Assurance
+
+	// Of an exchange alone, whose caller is the subject of the token that was presented.
+	actor *actor // who asks in its place
+	until int64  // when that token ends, and with it what is issued for it: epoch seconds
 }
 
 // decide says who asks and for what. A refusal may only mean that this process
 // has not heard of what was just created: before one stands, it catches up and
 // decides again.
 func (s *Service) decide(ctx context.Context, q *request) (caller, audience, error) {
-	who, to, err := s.look(q)
+	who, to, err := s.look(ctx, q)
 	if err == nil {
 		return who, to, nil
 	}
 	if err := s.config.Directory.Sync(ctx); err != nil {
 		return caller{}, audience{}, fmt.Errorf("catching up with the store: %w", err)
 	}
-	return s.look(q)
+	return s.look(ctx, q)
 }
 
 // look decides by what this process knows.
-func (s *Service) look(q *request) (caller, audience, error) {
+func (s *Service) look(ctx context.Context, q *request) (caller, audience, error) {
 	who, err := s.prove(q)
 	if err != nil {
 		return caller{}, audience{}, err
@@ -73,6 +77,11 @@ func (s *Service) look(q *request) (caller, audience, error) {
 	if !who.object.Enabled {
 		return caller{}, audience{}, refusal(http.StatusBadRequest, "unauthorized_client", 7000112,
 			"Application %s is disabled. Whoever administers it may enable it again", q.client)
+	}
+	if q.exchange != nil {
+		if who, err = s.exchange(ctx, q, who); err != nil {
+			return caller{}, audience{}, err
+		}
 	}
 	to, err := s.audience(q.resource)
 	return who, to, err
@@ -106,9 +115,9 @@ func (s *Service) issue(ctx context.Context, q *request, who caller, to audience
 	claims := s.claims(q, who, to)
 	recorded := s.config.Audit.Append(q.event(audit.Event{
 		Allowed:   true,
-		Principal: who.object.ID, Name: who.object.Name,
+		Principal: who.object.ID, Name: who.object.Name, Client: who.object.Client,
 		Hosting: string(who.hosting), Host: string(who.host), Assurance: who.assurance,
-		Token: claims.TokenID, Why: "proved by its " + q.credential,
+		Token: claims.TokenID, Why: q.why(),
 		Detail: map[string]string{"kid": key.id},
 	}))
 	compact, err := key.signer[to.version].Sign(claims)
@@ -119,6 +128,15 @@ func (s *Service) issue(ctx context.Context, q *request, who caller, to audience
 		return issued{}, fmt.Errorf("recording the token: %w", err)
 	}
 	return issued{compact, claims.NotBefore, claims.Expires}, nil
+}
+
+// why is the reason for which a token is issued.
+func (q *request) why() string {
+	why := "proved by its " + q.credential
+	if q.exchange != nil {
+		why = "exchanged by " + string(q.client) + ", " + why
+	}
+	return why
 }
 
 // newTokenID is the uti: 128 random bits, 22 characters of base64url.
@@ -134,6 +152,7 @@ type answerV2 struct {
 	ExpiresIn    int64  `json:"expires_in"`
 	ExtExpiresIn int64  `json:"ext_expires_in"`
 	RefreshIn    int64  `json:"refresh_in,omitempty"`
+	IssuedType   string `json:"issued_token_type,omitempty"` // RFC 8693 §2.2.1
 	AccessToken  string `json:"access_token"`
 }
 
@@ -144,7 +163,8 @@ type answerV1 struct {
 	ExtExpiresIn string `json:"ext_expires_in"`
 	ExpiresOn    string `json:"expires_on"`
 	NotBefore    string `json:"not_before"`
-	Resource     string `json:"resource"` // as it was asked for: some clients keep the token under it
+	Resource     string `json:"resource"`                    // as it was asked for: some clients keep the token under it
+	IssuedType   string `json:"issued_token_type,omitempty"` // RFC 8693 §2.2.1
 	AccessToken  string `json:"access_token"`
 }
 
@@ -153,15 +173,19 @@ const refreshHint = 2 * time.Hour
 
 func (q *request) answer(t issued) any {
 	left := int64(time.Unix(t.expiry, 0).Sub(q.now) / time.Second)
+	kind := ""
+	if q.exchange != nil {
+		kind = q.exchange.wanted
+	}
 	if q.version == 1 {
 		in := strconv.FormatInt(left, 10)
 		return answerV1{
 			TokenType: "Bearer", ExpiresIn: in, ExtExpiresIn: in,
 			ExpiresOn: strconv.FormatInt(t.expiry, 10), NotBefore: strconv.FormatInt(t.notBefore, 10),
-			Resource: q.resource, AccessToken: t.compact,
+			Resource: q.resource, IssuedType: kind, AccessToken: t.compact,
 		}
 	}
-	a := answerV2{TokenType: "Bearer", ExpiresIn: left, ExtExpiresIn: left, AccessToken: t.compact}
+	a := answerV2{TokenType: "Bearer", ExpiresIn: left, ExtExpiresIn: left, IssuedType: kind, AccessToken: t.compact}
 	if left > int64(refreshHint/time.Second) {
 		a.RefreshIn = left / 2
 	}

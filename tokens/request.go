@@ -42,6 +42,8 @@ type request struct {
 	basic     bool             // the secret came by HTTP Basic
 	assurance innate.Assurance // how surely the agent recognised its caller; only beside a certificate
 
+	exchange *exchange // nil unless the client asks for another's token
+
 	credential string // what kind of proof it is, and which: for the record
 	key        string
 }
@@ -86,7 +88,10 @@ func (q *request) refused(no *innate.Refusal) audit.Event {
 // event fills in what the request alone says.
 func (q *request) event(ev audit.Event) audit.Event {
 	ev.Time, ev.Action, ev.Target = q.now, "issue-token", printable(q.resource)
-	ev.Client, ev.Address = q.client, q.address
+	ev.Address = q.address
+	if ev.Client == "" {
+		ev.Client = q.client
+	}
 	ev.Trace, ev.Correlation = q.trace, q.correlation
 	if ev.Detail == nil {
 		ev.Detail = map[string]string{}
@@ -96,6 +101,12 @@ func (q *request) event(ev audit.Event) audit.Event {
 	}
 	if q.key != "" {
 		ev.Detail["key"] = q.key
+	}
+	if x := q.exchange; x != nil {
+		ev.Detail["actor"] = string(q.client)
+		if x.tokenID != "" {
+			ev.Detail["subject"], ev.Detail["subjectToken"] = string(x.subject), x.tokenID
+		}
 	}
 	return ev
 }
@@ -124,13 +135,15 @@ func (s *Service) parse(r *http.Request, q *request, mutual bool) error {
 	}
 	switch grant := form["grant_type"]; grant {
 	case "client_credentials":
+		return q.readResource(form)
+	case grantExchange:
+		return s.readExchange(q, form)
 	case "":
 		return missing("grant_type", "client_credentials")
 	default:
 		return refusal(http.StatusBadRequest, "unsupported_grant_type", 70003,
 			"The grant type %s is not supported: a workload asks with client_credentials", shown(grant))
 	}
-	return q.readResource(form)
 }
 
 // checkQuery refuses credentials where every proxy and log on the way sees
@@ -140,7 +153,7 @@ func checkQuery(u *url.URL) error {
 		return nil
 	}
 	query := u.Query()
-	for _, name := range []string{"client_secret", "client_assertion", "assertion", "password", "refresh_token", "subject_token"} {
+	for _, name := range []string{"client_secret", "client_assertion", "assertion", "password", "refresh_token", "subject_token", "actor_token"} {
 		if query.Has(name) {
 			return invalid("The query of the URL has %s: credentials belong in the body. Take the one that was sent out of use, since logs may have it", name)
 		}

@@ -38,7 +38,7 @@ const (
 	longestLife  = 24 * time.Hour
 )
 
-// Config says what a Service needs. Only NewKey, Lifetime, Now and Log may be left out.
+// Config says what a Service needs. Only MayExchange with Revoked, NewKey, Lifetime, Now and Log may be left out.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -50,6 +50,14 @@ type Config struct {
 	Login     string       // origin, https://login.example.org
 	Mutual    string       // origin where client certificates are asked for, https://hosts.example.org
 	Services  []FirstParty // what takes our tokens without a registration: FirstParties(…)
+
+	// MayExchange says whether actor may have a token of subject for resource, in exchange for one that subject
+	// called it with (RFC 8693); a *rest.Error of status 403 is what a refused actor reads. It is not asked of
+	// a client's own tokens. nil means that no token is exchanged.
+	MayExchange func(ctx context.Context, actor innate.Principal, subject directory.Object, resource string) error
+	// Revoked says whether a token of ours is revoked, and why: bearer is whom it names, Token and IssuedAt
+	// included, and key the kid of its signature. Required with MayExchange.
+	Revoked func(bearer innate.Principal, key string) (why string, revoked bool)
 
 	// NewKey makes an RSA signing key; nil means a new one of 2048 bits from crypto/rand. A test
 	// that starts many services may make one key for all: it is the slowest thing at a first start.
@@ -75,6 +83,8 @@ func (c *Config) check() error {
 		return errors.New("tokens: Config needs Domain")
 	case len(c.Services) == 0:
 		return errors.New("tokens: Config needs Services")
+	case c.MayExchange != nil && c.Revoked == nil:
+		return errors.New("tokens: Config has MayExchange and needs Revoked")
 	}
 	tenant, err := innate.ParseGUID(string(c.Tenant))
 	if err != nil {
