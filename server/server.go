@@ -187,7 +187,15 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		DB: s.db, Audit: s.audit, Seal: master, CA: s.ca, Directory: s.directory,
 		Tenant: p.Tenant, Domain: p.Domain, Login: s.Endpoints.Login, Mutual: s.Hosts,
 		Services: tokens.FirstParties(s.Endpoints.Management, s.Endpoints.Graph, "https://"+s.Endpoints.VaultSuffix, p.Domain),
-		NewKey:   c.NewKey, Now: c.Now, Log: c.Log,
+		MayExchange: func(ctx context.Context, actor innate.Principal, subject directory.Object, _ string) error {
+			return s.access.Check(ctx, actor, access.Data(access.ExchangeToken), scopeOf(subject))
+		},
+		Revoked: func(of innate.Principal, key string) (string, bool) {
+			return s.revoked.Revoked(client.Claim{
+				Object: of.Object, Hosting: of.Hosting, Host: of.Host, Token: of.Token, Key: key, IssuedAt: of.IssuedAt,
+			})
+		},
+		NewKey: c.NewKey, Now: c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}
@@ -224,6 +232,15 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		Now:     c.Now,
 	})
 	return err
+}
+
+// scopeOf is where a role over a principal hangs: at the resource that a managed
+// identity lives with, and for what has none at the root.
+func scopeOf(o directory.Object) innate.Scope {
+	if o.Owner == "" {
+		return innate.Root
+	}
+	return o.Owner.Scope()
 }
 
 // hostsAddress is where agents dial: in development this listener, since the
