@@ -158,10 +158,11 @@ func (s *Service) presented(q *request) (c claims, kid string, err error) {
 	return c, token.KeyID, nil
 }
 
-// publishedKey is the key that a token of ours names, or nil.
+// publishedKey is the key that a token names, or nil. Whether it is for the
+// token's algorithm, Verify checks.
 func (s *Service) publishedKey(token *jwt.Token) *signingKey {
 	for _, k := range s.keys.published {
-		if k.id == token.KeyID && k.row.Alg == token.Alg {
+		if k.id == token.KeyID {
 			return k
 		}
 	}

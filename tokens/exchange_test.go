@@ -207,7 +207,15 @@ func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 	s := openShop(t)
 	other := s.client(directory.Registration{Name: "other", IdentifierURIs: []string{"api://other"}})
 	v2 := s.client(directory.Registration{Name: "v2", IdentifierURIs: []string{"api://v2"}, TokenVersion: 2, SigningAlg: "ES256"})
+	greedy := s.client(directory.Registration{Name: "greedy", IdentifierURIs: []string{vault}}) // what the wiring refuses
 	token := s.called("api://orders")
+	elsewhere := *s.world
+	foreign := &shop{world: &elsewhere, web: s.web}
+	foreign.config.Login = "https://login.elsewhere.test" // its store, and so its keys, were copied
+	var err error
+	if foreign.tokens, err = tokens.New(t.Context(), foreign.config); err != nil {
+		t.Fatal(err)
+	}
 	parts := strings.Split(token, ".")
 	encode := base64.RawURLEncoding.EncodeToString
 	twin, err := jwt.NewSigner(newKey(t), jwt.ES256, map[string]any{"kid": kid(t, s.called("api://v2"))})
@@ -237,6 +245,8 @@ func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 		"a v2 token, by ES256":              {v2, s.called("api://v2"), true},
 		"for another API":                   {other, token, false}, // it saw the token and wants to climb
 		"for the platform's own service":    {s.orders, s.called(vault), false},
+		"for a service taken for its own":   {greedy, s.called(vault), false},
+		"of another issuer":                 {s.orders, foreign.called("api://orders"), false},
 		"signed by a twin of the key":       {s.orders, forged, false},
 		"claims changed":                    {s.orders, parts[0] + "." + encode(altered) + "." + parts[2], false},
 		"unsigned":                          {s.orders, encode([]byte(`{"alg":"none"}`)) + "." + parts[1] + ".", false},

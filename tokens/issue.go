@@ -21,23 +21,36 @@ import (
 func (s *Service) endpoint(version int, mutual bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := s.begin(r, version)
-		if err := s.parse(r, q, mutual); err != nil {
-			s.refuse(w, r, q, err)
-			return
-		}
-		who, to, err := s.decide(r.Context(), q)
+		token, err := s.serve(r, q, mutual)
 		if err != nil {
-			s.refuse(w, r, q, err)
-			return
-		}
-		token, err := s.issue(r.Context(), q, who, to)
-		if err != nil {
-			s.refuse(w, r, q, err)
+			s.refuse(w, r, q, s.throttle.failed(q, err))
 			return
 		}
 		q.writeHeader(w)
 		rest.Write(w, http.StatusOK, q.answer(token))
 	})
+}
+
+// serve reads one request and issues what it asks for.
+func (s *Service) serve(r *http.Request, q *request, mutual bool) (issued, error) {
+	if err := s.recordThrottling(r.Context(), q.now); err != nil {
+		return issued{}, err
+	}
+	malformed := s.parse(r, q, mutual)
+	if err := s.throttle.admit(q); err != nil {
+		return issued{}, err
+	}
+	if malformed != nil {
+		return issued{}, malformed
+	}
+	who, to, err := s.decide(r.Context(), q)
+	if err != nil {
+		return issued{}, err
+	}
+	if err := s.throttle.proved(q); err != nil {
+		return issued{}, err
+	}
+	return s.issue(r.Context(), q, who, to)
 }
 
 // A caller is a client that has proved who it is.

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -86,13 +87,22 @@ type errorBody struct {
 	URI         string `json:"error_uri,omitempty"`
 }
 
-// refuse answers err and, when the request named a client, records it first.
+// recordRefusal records err when the request named a client, or when a throttling begins with it.
+func (s *Service) recordRefusal(ctx context.Context, q *request, err error) error {
+	if over := (*excess)(nil); errors.As(err, &over) {
+		return s.recordExcess(ctx, q, over)
+	}
+	if q.client == "" {
+		return nil
+	}
+	return s.config.Audit.Record(ctx, q.refused(asRefusal(err)))
+}
+
+// refuse answers err, and records it first.
 func (s *Service) refuse(w http.ResponseWriter, r *http.Request, q *request, err error) {
 	no := asRefusal(err)
-	if q.client != "" {
-		if err := s.config.Audit.Record(r.Context(), q.refused(no)); err != nil {
-			no = unavailable(errors.Join(fmt.Errorf("recording a refusal: %w", err), no.Cause))
-		}
+	if err := s.recordRefusal(r.Context(), q, err); err != nil {
+		no = unavailable(errors.Join(fmt.Errorf("recording a refusal: %w", err), no.Cause))
 	}
 	if no.Status >= http.StatusInternalServerError {
 		s.config.Log.ErrorContext(r.Context(), "token request failed", "trace", q.trace, "cause", no.Cause)

@@ -122,6 +122,7 @@ type Service struct {
 	services   map[string]*FirstParty // by identifier URI as uriKey spells it, and by app id
 	assertable map[string]bool        // what an assertion may have as aud, in lower case
 	peers      peers
+	throttle   *throttle
 	issuer     [3]string // by token version; 0 is unused
 }
 
@@ -140,6 +141,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		keys:       keys,
 		services:   byURI(c.Services),
 		assertable: assertionAudiences(c),
+		throttle:   newThrottle(),
 		issuer:     [3]string{1: base + "/", 2: base + "/v2.0"},
 	}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -22,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,13 +298,20 @@ func (w *world) post(path string, form ...string) answer {
 // present sends a form to the mutual endpoint on a connection with cert.
 func (w *world) present(cert *x509.Certificate, form ...string) answer {
 	w.t.Helper()
-	r := request(tokenPath, form...)
+	return w.send(w.tokens.MutualHandler(), withCertificate(request(tokenPath, form...), cert))
+}
+
+// withCertificate is r on a connection with cert, or with none.
+func withCertificate(r *http.Request, cert *x509.Certificate) *http.Request {
 	r.TLS = &tls.ConnectionState{}
 	if cert != nil {
 		r.TLS.PeerCertificates = []*x509.Certificate{cert}
 	}
-	return w.send(w.tokens.MutualHandler(), r)
+	return r
 }
+
+// peers counts those who asked.
+var peers atomic.Uint32
 
 func request(path string, form ...string) *http.Request {
 	values := url.Values{}
@@ -313,8 +322,11 @@ func request(path string, form ...string) *http.Request {
 	return raw(path, values.Encode())
 }
 
+// raw is a request from a peer that has never asked before: what came from one
+// address is throttled together.
 func raw(path, body string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, login+path, strings.NewReader(body))
+	r.RemoteAddr = fmt.Sprintf("[2001:db8:0:%x::1]:4711", peers.Add(1)&0xffff)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return r
 }
