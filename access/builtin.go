@@ -21,9 +21,9 @@ const (
 // plans on it.
 const MachinePlacementOperator = "5d1c6f0e-3b7a-4e0c-9a52-6f2f4e7b8c10"
 
-// TokenExchanger is ours: whoever has it at a resource may act as the managed
-// identity that lives there, and at the root as any principal, towards whom it
-// was called by (RFC 8693). It is a data action: no Owner has it by being one.
+// TokenExchanger is ours: an API that has it at a resource may act as the managed
+// identity that lives there, once that has called it; at the root, as whoever
+// calls it (RFC 8693). Its action is a data action: no Owner has it by being one.
 const TokenExchanger = "b3a0c1d8-6f52-4d0b-8a1e-94c7d25e1f63"
 
 // ExchangeToken is the action that it allows.
