@@ -33,23 +33,23 @@ const (
 // and may exchange what it is called with.
 type shop struct {
 	*world
-	orders  client
+	orders  proven
 	web     directory.Object // who calls
 	granted bool             // whether MayExchange allows
 	asked   []innate.Principal
 	revoked string // uti of a revoked token
 }
 
-// A client is an app registration with a secret.
-type client struct {
+// A proven client is an app registration with a secret.
+type proven struct {
 	directory.Registration
 	secret string
 }
 
-func (w *world) client(r directory.Registration) client {
+func (w *world) proven(r directory.Registration) proven {
 	w.t.Helper()
 	made, _ := w.register(r)
-	return client{made, w.secret(made.Client, w.now.Add(-time.Hour))}
+	return proven{made, w.secret(made.Client, w.now.Add(-time.Hour))}
 }
 
 // openShop starts one. The token service is made anew, since the world's exchanges nothing.
@@ -69,7 +69,7 @@ func openShop(t testing.TB) *shop {
 		t.Fatal(err)
 	}
 	s.tokens = service
-	s.orders = s.client(directory.Registration{Name: "orders", IdentifierURIs: []string{"api://orders"}})
+	s.orders = s.proven(directory.Registration{Name: "orders", IdentifierURIs: []string{"api://orders"}})
 	s.web = s.identity(app, false)
 	return s
 }
@@ -84,12 +84,12 @@ func (s *shop) called(audience string) string {
 }
 
 // swap is an exchange of token by a client for the vault; further fields replace.
-func (s *shop) swap(by client, token string, fields ...string) answer {
+func (s *shop) swap(by proven, token string, fields ...string) answer {
 	s.t.Helper()
 	return s.post(tokenPath, swapForm(by, token, fields...)...)
 }
 
-func swapForm(by client, token string, fields ...string) []string {
+func swapForm(by proven, token string, fields ...string) []string {
 	form := map[string]string{
 		"grant_type": exchangeGrant, "client_id": string(by.Client), "client_secret": by.secret,
 		"subject_token": token, "subject_token_type": accessToken, "scope": vault + "/.default",
@@ -108,7 +108,7 @@ func swapForm(by client, token string, fields ...string) []string {
 func TestAnExchangedTokenIsTheSubjectsAndSaysWhoActs(t *testing.T) {
 	s := openShop(t)
 	token := s.called("api://orders")
-	uti, _ := payload(t, token)["uti"].(string)
+	uti, _ := payloadOf(t, token)["uti"].(string)
 	s.now = noon.Add(10 * time.Minute)
 
 	a := s.swap(s.orders, token)
@@ -144,8 +144,8 @@ func TestAnExchangedTokenIsTheSubjectsAndSaysWhoActs(t *testing.T) {
 	}
 }
 
-// payload is a token's claims, unverified.
-func payload(t testing.TB, token string) (c map[string]any) {
+// payloadOf is a token's claims, unverified.
+func payloadOf(t testing.TB, token string) (c map[string]any) {
 	t.Helper()
 	b, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 	if err == nil {
@@ -205,9 +205,9 @@ func TestAnExchangeNamesItsAudienceInAnyOfThreeWays(t *testing.T) {
 
 func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 	s := openShop(t)
-	other := s.client(directory.Registration{Name: "other", IdentifierURIs: []string{"api://other"}})
-	v2 := s.client(directory.Registration{Name: "v2", IdentifierURIs: []string{"api://v2"}, TokenVersion: 2, SigningAlg: "ES256"})
-	greedy := s.client(directory.Registration{Name: "greedy", IdentifierURIs: []string{vault}}) // what the wiring refuses
+	other := s.proven(directory.Registration{Name: "other", IdentifierURIs: []string{"api://other"}})
+	v2 := s.proven(directory.Registration{Name: "v2", IdentifierURIs: []string{"api://v2"}, TokenVersion: 2, SigningAlg: "ES256"})
+	greedy := s.proven(directory.Registration{Name: "greedy", IdentifierURIs: []string{vault}}) // what the wiring refuses
 	token := s.called("api://orders")
 	elsewhere := *s.world
 	foreign := &shop{world: &elsewhere, web: s.web}
@@ -218,15 +218,15 @@ func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 	}
 	parts := strings.Split(token, ".")
 	encode := base64.RawURLEncoding.EncodeToString
-	twin, err := jwt.NewSigner(newKey(t), jwt.ES256, map[string]any{"kid": kid(t, s.called("api://v2"))})
+	twin, err := jwt.NewSigner(newKey(t), jwt.ES256, map[string]any{"kid": kidOf(t, s.called("api://v2"))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, err := twin.Sign(payload(t, token))
+	forged, err := twin.Sign(payloadOf(t, token))
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed := payload(t, token)
+	changed := payloadOf(t, token)
 	changed["oid"], changed["sub"] = string(other.Principal), string(other.Principal)
 	altered, err := json.Marshal(changed)
 	if err != nil {
@@ -234,7 +234,7 @@ func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 	}
 
 	for name, c := range map[string]struct {
-		by    client
+		by    proven
 		token string
 		good  bool
 	}{
@@ -251,7 +251,7 @@ func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 		"claims changed":                    {s.orders, parts[0] + "." + encode(altered) + "." + parts[2], false},
 		"unsigned":                          {s.orders, encode([]byte(`{"alg":"none"}`)) + "." + parts[1] + ".", false},
 		"without a kid":                     {s.orders, encode([]byte(`{"alg":"RS256"}`)) + "." + parts[1] + "." + parts[2], false},
-		"by the key under another alg":      {s.orders, strings.Replace(token, parts[0], encode([]byte(`{"alg":"ES256","kid":"`+kid(t, token)+`"}`)), 1), false},
+		"by the key under another alg":      {s.orders, strings.Replace(token, parts[0], encode([]byte(`{"alg":"ES256","kid":"`+kidOf(t, token)+`"}`)), 1), false},
 		"with a claim that stands twice":    {s.orders, parts[0] + "." + encode([]byte(`{"aud":"a","aud":"b"}`)) + "." + parts[2], false},
 		"no token at all":                   {s.orders, "hunter2", false},
 		"a token with more behind the dots": {s.orders, token + ".x", false},
@@ -271,8 +271,8 @@ func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 	}
 }
 
-// kid is that of a token.
-func kid(t testing.TB, token string) string {
+// kidOf is that of a token.
+func kidOf(t testing.TB, token string) string {
 	t.Helper()
 	b, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[0])
 	var h struct {
@@ -291,7 +291,7 @@ func TestASubjectTokenEndsWithItsTimeAndItsSubject(t *testing.T) {
 	for name, end := range map[string]func(s *shop, token string){
 		"expired":      func(s *shop, _ string) { s.now = s.now.Add(time.Hour) },
 		"not yet good": func(s *shop, _ string) { s.now = s.now.Add(-6 * time.Minute) },
-		"revoked":      func(s *shop, token string) { s.revoked = payload(s.t, token)["uti"].(string) },
+		"revoked":      func(s *shop, token string) { s.revoked = payloadOf(s.t, token)["uti"].(string) },
 		"disabled":     func(s *shop, _ string) { s.enable(s.web.ID, false) },
 		"deleted": func(s *shop, _ string) {
 			s.update(func(tx store.Tx) error { return s.directory.DeleteObject(tx, s.web.ID) })
@@ -320,13 +320,13 @@ func TestAnExchangeNeedsPermissionAndAProvedActor(t *testing.T) {
 	if text := a.member("error_description"); !strings.Contains(text, "orders may not act for App1 at "+vault) {
 		t.Errorf("the refusal does not say what is missing: %s", text)
 	}
-	if ev := s.last(); ev.Allowed || ev.Detail["subject"] != string(s.web.ID) || ev.Detail["subjectToken"] != payload(t, token)["uti"] {
+	if ev := s.last(); ev.Allowed || ev.Detail["subject"] != string(s.web.ID) || ev.Detail["subjectToken"] != payloadOf(t, token)["uti"] {
 		t.Errorf("the refusal is recorded as %+v", ev)
 	}
 
 	s.granted = true
-	s.swap(client{s.orders.Registration, "wrong"}, token).refused(401, "invalid_client", "7000215")
-	s.swap(client{s.orders.Registration, ""}, token).refused(401, "invalid_client", "7000218")
+	s.swap(proven{s.orders.Registration, "wrong"}, token).refused(401, "invalid_client", "7000215")
+	s.swap(proven{s.orders.Registration, ""}, token).refused(401, "invalid_client", "7000218")
 	r := request(tokenPath+"?subject_token="+url.QueryEscape(token), swapForm(s.orders, token)...)
 	s.send(s.tokens.Handler(), r).refused(400, "invalid_request", "9002313")
 	s.enable(s.orders.Principal, false)
@@ -385,7 +385,7 @@ func TestDoubtIsNoPermission(t *testing.T) {
 
 func TestAServiceThatExchangesNothingSaysSo(t *testing.T) {
 	w := start(t)
-	by := w.client(directory.Registration{IdentifierURIs: []string{"api://orders"}})
+	by := w.proven(directory.Registration{IdentifierURIs: []string{"api://orders"}})
 	w.post(tokenPath, swapForm(by, "x")...).refused(400, "unsupported_grant_type", "70003")
 	if a := w.send(w.tokens.Handler(), httptest.NewRequest(http.MethodGet, login+"/"+tenant+"/v2.0/.well-known/openid-configuration", nil)); strings.Contains(a.body, exchangeGrant) {
 		t.Error("discovery lists the grant nevertheless")

@@ -38,7 +38,7 @@ var (
 const trusted = time.Hour
 
 // mostCounted bounds how many clients and addresses are remembered, of those
-// that failed and of those that succeeded each: some 10 MB.
+// that failed and of those that succeeded each: below 20 MB in all.
 const mostCounted = 1 << 15
 
 // A limit is a rate, in events a second, and how many may come at once.

@@ -49,9 +49,9 @@ func (a answer) throttled() time.Duration {
 }
 
 const (
-	home     = "192.0.2.1:4711"
-	neighbor = "192.0.2.1:4712" // behind the same address
-	away     = "192.0.2.2:4711"
+	home      = "192.0.2.1:4711"
+	neighbour = "192.0.2.1:4712" // behind the same address
+	away      = "192.0.2.2:4711"
 )
 
 func TestFailuresAreCountedByClientAndByAddress(t *testing.T) {
@@ -117,20 +117,20 @@ func TestAThrottledClientIsServedAfterRetryAfter(t *testing.T) {
 	w.claims(w.from(home, asking(id, secret)...))
 }
 
-func TestAClientThatSucceededIsNotHurtByItsNeighbors(t *testing.T) {
+func TestAClientThatSucceededIsNotHurtByItsNeighbours(t *testing.T) {
 	w := start(t)
 	w.api()
 	id, secret := w.application()
 	w.claims(w.from(home, asking(id, secret)...))
 	for i := range 10_000 {
 		if i%2 == 0 {
-			w.from(neighbor, asking(innate.ClientID(innate.NewGUID()), "x")...)
+			w.from(neighbour, asking(innate.ClientID(innate.NewGUID()), "x")...)
 		} else {
-			w.from(neighbor, asking(id, "x")...) // under its very name
+			w.from(neighbour, asking(id, "x")...) // under its very name
 		}
 	}
-	w.from(neighbor, asking(id, "x")...).throttled()
-	w.from(neighbor, "grant_type=client_credentials").throttled()
+	w.from(neighbour, asking(id, "x")...).throttled()
+	w.from(neighbour, "grant_type=client_credentials").throttled()
 	if n := len(w.events()); n > 300 {
 		t.Errorf("a flood left %d events", n)
 	}
@@ -150,7 +150,7 @@ func TestASuccessIsRememberedForAnHour(t *testing.T) {
 		w.claims(w.from(home, asking(id, secret)...))
 		w.now = w.now.Add(after)
 		for range 250 {
-			w.from(neighbor, "grant_type=client_credentials")
+			w.from(neighbour, "grant_type=client_credentials")
 		}
 		if a := w.from(home, asking(id, secret)...); served {
 			w.claims(a)

@@ -2,8 +2,9 @@
 // endpoint of Entra, as workloads and their SDKs know it.
 //
 // It owns the proofs it takes (secrets, signed assertions, an identity's
-// certificate over mutual TLS), the claims, the signing keys and the documents
-// by which strangers verify. Who exists and what they hold is the directory's;
+// certificate over mutual TLS), how often one may fail at them, the exchange of
+// one token for another, the claims, the signing keys and the documents by which
+// strangers verify. Who exists and what they hold is the directory's;
 // what a token opens is decided by whoever it is shown to.
 //
 // A token says who, never what is allowed. None is answered before the audit
