@@ -240,8 +240,8 @@ func (s *Service) mayAct(ctx context.Context, q *request, by caller, subject dir
 	return nil
 }
 
-// badSubject refuses a subject token as Entra refuses the assertion of its
-// on-behalf-of flow.
+// badSubject refuses a subject token (RFC 8693 §2.2.2) under the number that
+// Entra has for the assertion of its on-behalf-of flow.
 func badSubject(format string, args ...any) error {
-	return refusal(http.StatusBadRequest, "invalid_grant", 50013, "The subject token %s", fmt.Sprintf(format, args...))
+	return refusal(http.StatusBadRequest, "invalid_request", 50013, "The subject token %s", fmt.Sprintf(format, args...))
 }

@@ -264,7 +264,7 @@ func TestOnlyATokenThatIsGoodAndForTheActorIsExchanged(t *testing.T) {
 			continue
 		}
 		t.Log(name)
-		a.refused(400, "invalid_grant", "50013")
+		a.refused(400, "invalid_request", "50013")
 		if strings.Contains(a.body, c.token) {
 			t.Errorf("%s: the token is in the refusal", name)
 		}
@@ -302,7 +302,7 @@ func TestASubjectTokenEndsWithItsTimeAndItsSubject(t *testing.T) {
 			token := s.called("api://orders")
 			s.claims(s.swap(s.orders, token))
 			end(s, token)
-			s.swap(s.orders, token).refused(400, "invalid_grant", "50013")
+			s.swap(s.orders, token).refused(400, "invalid_request", "50013")
 			if ev := s.last(); ev.Allowed || ev.Client != s.orders.Client || ev.Detail["actor"] != string(s.orders.Client) {
 				t.Errorf("the refusal is recorded as %+v", ev)
 			}
@@ -363,7 +363,7 @@ func TestActorsAreNestedAndAtMostFour(t *testing.T) {
 		}
 		token = a.member("access_token")
 	}
-	s.swap(s.orders, token).refused(400, "invalid_grant", "50013")
+	s.swap(s.orders, token).refused(400, "invalid_request", "50013")
 }
 
 func TestDoubtIsNoPermission(t *testing.T) {
