@@ -1,16 +1,22 @@
 package tokens
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"innate/rest"
 )
 
-// cacheable lets verifiers keep a document for an hour, well below the day for
-// which a key is published before it signs.
+// cacheable lets whatever is between us and a verifier keep a document for an
+// hour: cacheAge, by which keys are published the earlier.
 const cacheable = "max-age=3600"
+
+// syncPatience is how long a key set waits for the store to say that it is whole.
+// Without the store, the keys last heard of are better than none.
+const syncPatience = time.Second
 
 // metadata is the discovery document (OpenID Connect Discovery §3) with the
 // members that Azure's clients look for (managed-identity-endpoints §4.2).
@@ -130,8 +136,15 @@ func (s *Service) serveKeys(version int) http.HandlerFunc {
 		if version == 2 {
 			issuer = s.issuer[2]
 		}
+		// A verifier that asks for a key which another server has just begun to sign
+		// by would take a set without it for the whole truth.
+		ctx, cancel := context.WithTimeout(r.Context(), syncPatience)
+		defer cancel()
+		if err := s.config.DB.Sync(ctx); err != nil {
+			s.config.Log.Warn("serving the signing keys as last heard of", "err", err)
+		}
 		w.Header().Set("Cache-Control", cacheable)
-		rest.Write(w, http.StatusOK, s.keys.set(issuer))
+		rest.Write(w, http.StatusOK, s.keys.now().published(s.config.Now(), issuer))
 	}
 }
 

@@ -124,7 +124,13 @@ type issued struct {
 // it read here, an identity disabled since the decision would get a token that
 // is newer than its revocation.
 func (s *Service) issue(ctx context.Context, q *request, who caller, to audience) (issued, error) {
-	key := s.keys.active[to.alg]
+	key := s.keys.now().signing(to.alg, q.now)
+	if key == nil {
+		return issued{}, fmt.Errorf("no key signs by %s", to.alg)
+	}
+	if key.fault != nil {
+		return issued{}, fmt.Errorf("key %s: %w", key.id, key.fault)
+	}
 	claims := s.claims(q, who, to)
 	recorded := s.config.Audit.Append(q.event(audit.Event{
 		Allowed:   true,

@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"math/big"
 	"time"
 
@@ -25,92 +23,74 @@ const (
 	keyLife = 5 * 365 * 24 * time.Hour // of the certificate that verifiers may show; the key itself is retired earlier
 )
 
-// A keyRow is a signing key as it is stored. Its times say what it is for: it
-// is published from Published on, signs from Active until a later key does, and
-// is forgotten after Retired.
+// signingAlgs are the algorithms that tokens are signed by: for each there is a
+// key that signs, always.
+var signingAlgs = [...]jwt.Alg{jwt.RS256, jwt.ES256}
+
+// A keyRow is a signing key as it is stored. Its times say what it is for at
+// any moment, so that a key begins and ends to sign by the clock, on every
+// server alike, without a write.
 type keyRow struct {
-	Alg         jwt.Alg    `json:"alg"`
-	Certificate []byte     `json:"certificate"` // DER, self-signed
-	Key         []byte     `json:"key"`         // PKCS #8, sealed
-	Published   time.Time  `json:"published"`
-	Active      time.Time  `json:"active"`
-	Retired     *time.Time `json:"retired,omitempty"`
+	Alg         jwt.Alg   `json:"alg"`
+	Certificate []byte    `json:"certificate"`   // DER, self-signed
+	Key         []byte    `json:"key,omitempty"` // PKCS #8, sealed; gone when it is withdrawn
+	Published   time.Time `json:"published"`
+	Active      time.Time `json:"active"`              // from when it signs
+	Retired     time.Time `json:"retired,omitzero"`    // from when it does not; zero while no later key is known
+	Withdrawn   bool      `json:"withdrawn,omitempty"` // someone else may have it: it is not published, and revoked
 }
 
 const keyRows store.Table[keyRow] = "tokens/keys/" // SHA-1 of the certificate, hex
 
-func (r keyRow) active(now time.Time) bool {
-	return !now.Before(r.Active) && (r.Retired == nil || now.Before(*r.Retired))
-}
+// A KeyState is what a signing key is for at a moment.
+type KeyState string
 
-// A signingKey is a key ready to sign.
-type signingKey struct {
-	row    keyRow
-	id     string // kid, which is the x5t of its certificate too, as in Entra
-	public crypto.PublicKey
-	signer [3]*jwt.Signer // by token version; a v1 token's header has x5t beside kid
-}
+// The states of a key, in the order in which it goes through them; one that may
+// be known to others is withdrawn from any of them.
+const (
+	KeyNext      KeyState = "next"      // published, so that verifiers have it before it signs
+	KeySigning   KeyState = "signing"   // one of each algorithm
+	KeyVerifying KeyState = "verifying" // published for the tokens that it has signed
+	KeyWithdrawn KeyState = "withdrawn" // listed for people to see, and nothing else
+)
 
-// A ring is the signing keys: those that are published, and for each algorithm
-// the one that signs.
-type ring struct {
-	published []*signingKey
-	active    map[jwt.Alg]*signingKey
-}
-
-// openRing reads the signing keys, making the first of each algorithm. Of
-// several servers that open one new store, one makes them.
-func openRing(ctx context.Context, c Config) (*ring, error) {
-	now := c.Now().UTC()
-	_, err := c.DB.Update(ctx, func(tx store.Tx) error {
-		signs := map[jwt.Alg]bool{}
-		for _, row := range keyRows.All(tx, "", "") {
-			signs[row.Alg] = signs[row.Alg] || row.active(now)
-		}
-		for _, alg := range []jwt.Alg{jwt.RS256, jwt.ES256} {
-			if signs[alg] {
-				continue
-			}
-			id, row, err := newKey(c, alg, now)
-			if err != nil {
-				return fmt.Errorf("making one for %s: %w", alg, err)
-			}
-			if err := keyRows.Put(tx, id, row); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+func (r *keyRow) state(now time.Time) KeyState {
+	switch {
+	case r.Withdrawn:
+		return KeyWithdrawn
+	case r.retired(now):
+		return KeyVerifying
+	case now.Before(r.Active):
+		return KeyNext
+	default:
+		return KeySigning
 	}
-	r := &ring{active: map[jwt.Alg]*signingKey{}}
-	err = c.DB.View(ctx, func(state store.Reader) error {
-		for id, row := range keyRows.All(state, "", "") {
-			k, err := unsealKey(c, id, row)
-			if err != nil {
-				return fmt.Errorf("key %s: %w", id, err)
-			}
-			r.add(k, now)
-		}
-		return nil
-	})
-	return r, err
 }
 
-// add publishes k; it signs if it is the newest of its algorithm that may.
-func (r *ring) add(k *signingKey, now time.Time) {
-	r.published = append(r.published, k)
-	if signs := r.active[k.row.Alg]; k.row.active(now) && (signs == nil || signs.row.Active.Before(k.row.Active)) {
-		r.active[k.row.Alg] = k
+func (r *keyRow) retired(now time.Time) bool { return !r.Retired.IsZero() && !now.Before(r.Retired) }
+
+// until is when the key is forgotten; zero while that is not known.
+func (r *keyRow) until() time.Time {
+	if r.Retired.IsZero() {
+		return time.Time{}
 	}
+	return r.Retired.Add(kept)
+}
+
+func (r *keyRow) over(now time.Time) bool { return !r.Retired.IsZero() && !now.Before(r.until()) }
+
+// kid names the key in tokens and key sets. It is the x5t of its certificate
+// too, as in Entra.
+func (r *keyRow) kid() string {
+	sum := sha1.Sum(r.Certificate)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // place is the associated data of a sealed key: where it belongs.
 func place(id string) []byte { return []byte(string(keyRows) + id) }
 
-// newKey makes a key that signs at once: nobody has cached a set without it.
-func newKey(c Config, alg jwt.Alg, now time.Time) (id string, row keyRow, err error) {
+// newKey makes a key that is published now and signs from active on.
+func newKey(c Config, alg jwt.Alg, now, active time.Time) (id string, row keyRow, err error) {
 	var key crypto.Signer
 	if alg == jwt.ES256 {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -138,37 +118,51 @@ func newKey(c Config, alg jwt.Alg, now time.Time) (id string, row keyRow, err er
 	sum := sha1.Sum(der)
 	id = hex.EncodeToString(sum[:])
 	return id, keyRow{
-		Alg: alg, Certificate: der, Key: c.Seal.Seal(pkcs8, place(id)), Published: now, Active: now,
+		Alg: alg, Certificate: der, Key: c.Seal.Seal(pkcs8, place(id)), Published: now, Active: active,
 	}, nil
 }
 
-func unsealKey(c Config, id string, row keyRow) (*signingKey, error) {
-	pkcs8, err := c.Seal.Open(row.Key, place(id))
+// A signingKey is a key as this process has it, ready to sign.
+type signingKey struct {
+	row    keyRow
+	id     string // kid
+	public crypto.PublicKey
+	signer [3]*jwt.Signer // by token version; a v1 token's header has x5t beside kid
+	fault  error          // why it cannot sign
+}
+
+// openKey reads a row, its private half too unless it is withdrawn. A key that
+// cannot be unsealed here is still one that others sign with, and is published.
+func openKey(c Config, id string, row keyRow) *signingKey {
+	k := &signingKey{row: row, id: row.kid()}
+	cert, err := x509.ParseCertificate(row.Certificate)
 	if err != nil {
-		return nil, err
+		k.fault = err
+		return k
+	}
+	k.public = cert.PublicKey
+	if !row.Withdrawn {
+		k.fault = k.unseal(c, id)
+	}
+	return k
+}
+
+func (k *signingKey) unseal(c Config, id string) error {
+	pkcs8, err := c.Seal.Open(k.row.Key, place(id))
+	if err != nil {
+		return err
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(pkcs8)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, errors.New("it cannot sign")
+		return errors.New("it cannot sign")
 	}
-	sum := sha1.Sum(row.Certificate)
-	k := &signingKey{row: row, id: base64.RawURLEncoding.EncodeToString(sum[:]), public: key.Public()}
-	if k.signer[1], err = jwt.NewSigner(key, row.Alg, map[string]any{"kid": k.id, "x5t": k.id}); err != nil {
-		return nil, err
+	if k.signer[1], err = jwt.NewSigner(key, k.row.Alg, map[string]any{"kid": k.id, "x5t": k.id}); err != nil {
+		return err
 	}
-	k.signer[2], err = jwt.NewSigner(key, row.Alg, map[string]any{"kid": k.id})
-	return k, err
-}
-
-// set is the published keys as a JWK set. The v2 document names the issuer of each key.
-func (r *ring) set(issuer string) jwt.Set {
-	var set jwt.Set
-	for _, k := range r.published {
-		set.Keys = append(set.Keys, jwt.Key{ID: k.id, Alg: k.row.Alg, Public: k.public, Cert: k.row.Certificate, Issuer: issuer})
-	}
-	return set
+	k.signer[2], err = jwt.NewSigner(key, k.row.Alg, map[string]any{"kid": k.id})
+	return err
 }

@@ -39,7 +39,7 @@ const (
 	longestLife  = 24 * time.Hour
 )
 
-// Config says what a Service needs. Only MayExchange with Revoked, NewKey, Lifetime, Now and Log may be left out.
+// Config says what a Service needs. Only MayExchange with Revoked, OnRevoke, NewKey, Lifetime, Now and Log may be left out.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -59,6 +59,9 @@ type Config struct {
 	// Revoked says whether a token of ours is revoked, and why: bearer is whom it names, Token and IssuedAt
 	// included, and key the kid of its signature. Required with MayExchange.
 	Revoked func(bearer innate.Principal, key string) (why string, revoked bool)
+	// OnRevoke runs in the transaction that withdraws a signing key: whoever verifies
+	// tokens refuses those that it signed. nil means that nobody is told.
+	OnRevoke func(tx store.Tx, kid string) error
 
 	// NewKey makes an RSA signing key; nil means a new one of 2048 bits from crypto/rand. A test
 	// that starts many services may make one key for all: it is the slowest thing at a first start.
@@ -104,6 +107,9 @@ func (c *Config) check() error {
 	if c.Lifetime < shortestLife || c.Lifetime > longestLife {
 		return fmt.Errorf("tokens: Config has a Lifetime of %s: want %s to %s", c.Lifetime, shortestLife, longestLife)
 	}
+	if c.OnRevoke == nil {
+		c.OnRevoke = func(store.Tx, string) error { return nil }
+	}
 	if c.NewKey == nil {
 		c.NewKey = func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, rsaBits) }
 	}
@@ -127,7 +133,7 @@ type Service struct {
 	issuer     [3]string // by token version; 0 is unused
 }
 
-// New checks c and makes the first signing keys (RS256 and ES256) when there are none.
+// New checks c and makes the first signing keys (RS256 and ES256) when there are none. Run keeps them on their schedule.
 func New(ctx context.Context, c Config) (*Service, error) {
 	if err := c.check(); err != nil {
 		return nil, err
