@@ -20,12 +20,15 @@ const margin = 5 * time.Minute
 // Revoke makes the tokens worthless that have been issued, in the transaction that takes away what they stood for.
 // A resource and a machine may be made again under the same id, and a resource moved back, so of theirs only those
 // issued up to now are meant;
-// an identity, a token and a key are meant whole. The row is kept for keep (the longest life of a token).
+// an identity, a token and a key are meant whole. The row is kept for keep (the longest life of a token),
+// that of a key for ever: whoever has the key writes tokens of any life, and some verifier may remember one.
 func Revoke(tx store.Tx, kind client.RevocationKind, id string, now time.Time, keep time.Duration) error {
 	row := client.Revocation{Kind: kind, ID: id, Until: now.Add(keep + margin)}
 	switch kind {
 	case client.RevokedResource, client.RevokedHost, client.RevokedPlacement:
 		row.Before = now
+	case client.RevokedKey:
+		row.Until = time.Time{}
 	}
 	return revoked.Put(tx, client.RevocationKey(kind, id), row)
 }

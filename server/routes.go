@@ -34,6 +34,9 @@ func (s *Server) routes() (http.Handler, error) {
 	paths.Handle("/metadata/endpoints", s.resources.Metadata())
 	paths.Handle("/services", s.tokens.ServicesHandler())
 	paths.Handle("GET /audit", arm.Require(http.HandlerFunc(s.serveAudit), nil))
+	keys := arm.Require(s.keysHandler(), nil)
+	paths.Handle("/keys", keys)
+	paths.Handle("/keys/", keys)
 	paths.Handle("GET /platform", arm.Require(http.HandlerFunc(s.servePlatform), nil))
 	paths.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok\n") })
 	manage := arm.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

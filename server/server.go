@@ -195,6 +195,9 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 				Object: of.Object, Hosting: of.Hosting, Host: of.Host, Token: of.Token, Key: key, IssuedAt: of.IssuedAt,
 			})
 		},
+		OnRevoke: func(tx store.Tx, kid string) error {
+			return feed.Revoke(tx, client.RevokedKey, kid, c.Now(), longestToken)
+		},
 		NewKey: c.NewKey, Now: c.Now, Log: c.Log,
 	}); err != nil {
 		return err
@@ -278,6 +281,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.drain(ctx) })
 	g.Go(func() error { return s.forget(ctx) })
+	g.Go(func() error { return s.tokens.Run(ctx) })
 	return g.Wait()
 }
 
