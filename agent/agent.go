@@ -106,7 +106,7 @@ func New(c Config) (*Agent, error) {
 	a.tokens = newCache(a.upstream, c.Now, c.Log)
 	a.apps = newApps(a)
 	a.metadata = newMetadata(a)
-	a.placed = newPlacements(a.changed, a.tokens.revoke)
+	a.placed = newPlacements(a.changed, a.tokens.revoke, a.tokens.revokeAll)
 	return a, nil
 }
 

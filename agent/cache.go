@@ -136,6 +136,19 @@ func (c *cache) revoke(id innate.ObjectID) {
 	}
 }
 
+// revokeAll throws away every token, and those that are on their way. It keeps
+// the certificates, which are not what was revoked.
+func (c *cache) revokeAll() {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.workloads))
+	c.mu.Unlock()
+	for _, w := range all {
+		w.mu.Lock()
+		clear(w.tokens)
+		w.mu.Unlock()
+	}
+}
+
 // forget throws away the tokens and certificates of some identities.
 func (w *wallet) forget(which func(innate.ObjectID) bool) {
 	w.mu.Lock()

@@ -21,9 +21,10 @@ const arrival = 2 * time.Second
 
 // placements is what is placed on this host, as the feed tells it.
 type placements struct {
-	// Both are called in the feed's order and must not wait.
+	// All are called in the feed's order and must not wait.
 	changed func(was, now *client.Placement) // nil was: new, nil now: gone
 	revoked func(innate.ObjectID)            // what was issued to it so far is worthless
+	rolled  func()                           // what was issued to anybody so far may be worthless
 
 	mu      sync.RWMutex
 	byKey   map[string]*client.Placement // by resource key; not modified once in here
@@ -31,16 +32,18 @@ type placements struct {
 	whole   bool                         // the first snapshot has come
 	moved   chan struct{}                // closed at the next change
 	revokes map[innate.ObjectID]time.Time
+	keys    map[string]bool // signing keys that are revoked
 }
 
-func newPlacements(changed func(was, now *client.Placement), revoked func(innate.ObjectID)) *placements {
+func newPlacements(changed func(was, now *client.Placement), revoked func(innate.ObjectID), rolled func()) *placements {
 	return &placements{
-		changed: changed, revoked: revoked,
-		byKey: map[string]*client.Placement{}, moved: make(chan struct{}), revokes: map[innate.ObjectID]time.Time{},
+		changed: changed, revoked: revoked, rolled: rolled,
+		byKey: map[string]*client.Placement{}, moved: make(chan struct{}),
+		revokes: map[innate.ObjectID]time.Time{}, keys: map[string]bool{},
 	}
 }
 
-// revocationKeys begins the keys of events that are about an identity's tokens (hosts.Handler).
+// revocationKeys begins the keys of events that are about tokens (hosts.Handler).
 const revocationKeys = "revoked/"
 
 // apply takes one event of the host's feed. A snapshot does not end what it
@@ -89,20 +92,38 @@ func (p *placements) set(key string, value json.RawMessage) {
 	}
 }
 
-// revoke tells of a revocation that is new here: the server's clock is compared
-// with itself, never with ours.
+// revoke tells of a revocation that is new here.
 func (p *placements) revoke(value json.RawMessage) {
 	var r client.Revocation
-	if value == nil || json.Unmarshal(value, &r) != nil || r.Kind != client.RevokedIdentity {
+	if value == nil || json.Unmarshal(value, &r) != nil {
 		return
 	}
-	id := innate.ObjectID(r.ID)
+	switch r.Kind {
+	case client.RevokedIdentity:
+		p.revokeIdentity(innate.ObjectID(r.ID), r.Before)
+	case client.RevokedKey:
+		p.revokeKey(r.ID)
+	}
+}
+
+// revokeIdentity compares the server's clock with itself, never with ours.
+func (p *placements) revokeIdentity(id innate.ObjectID, before time.Time) {
 	p.mu.Lock()
-	known := p.revokes[id].Equal(r.Before)
-	p.revokes[id] = r.Before
+	known := p.revokes[id].Equal(before)
+	p.revokes[id] = before
 	p.mu.Unlock()
 	if !known {
 		p.revoked(id)
+	}
+}
+
+func (p *placements) revokeKey(kid string) {
+	p.mu.Lock()
+	known := p.keys[kid]
+	p.keys[kid] = true
+	p.mu.Unlock()
+	if !known {
+		p.rolled()
 	}
 }
 

@@ -208,6 +208,16 @@ func TestKeptTokensEndWithWhatTheyWereFetchedFor(t *testing.T) {
 }
 
 func TestATokenRevokedWhileItWasFetchedReachesNobody(t *testing.T) {
+	id := string(ident(1, true).Object)
+	for key, row := range map[string]client.Revocation{
+		"revoked/identity/" + id: {Kind: client.RevokedIdentity, ID: id, Before: time.Now()},
+		"revoked/key/kid":        {Kind: client.RevokedKey, ID: "kid"},
+	} {
+		t.Run(string(row.Kind), func(t *testing.T) { revokeWhileFetching(t, key, row) })
+	}
+}
+
+func revokeWhileFetching(t *testing.T, key string, row client.Revocation) {
 	p := newPlane(t)
 	p.place(app(ident(1, true)))
 	a := p.start(nil)
@@ -231,9 +241,7 @@ func TestATokenRevokedWhileItWasFetchedReachesNobody(t *testing.T) {
 		got <- token
 	}()
 	eventually(t, "the call arrives", func() bool { return p.calls.Load() == 1 })
-	p.tell("revoked/identity/"+string(ident(1, true).Object), client.Revocation{
-		Kind: client.RevokedIdentity, ID: string(ident(1, true).Object), Before: time.Now(),
-	})
+	p.tell(key, row)
 	p.place(client.Placement{Resource: webVM}) // told after it
 	if _, err := a.Lend(t.Context(), webVM); err != nil {
 		t.Fatal(err)

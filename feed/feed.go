@@ -30,9 +30,13 @@ const (
 	batch      = 64 << 10         // bytes that are gathered before they are written
 )
 
-// Serve streams the rows under prefix, with prefix cut from their keys, from ?from=REVISION or, without it or when
-// that history is gone, a Reset and a snapshot first. It ends with the request's context.
-func Serve(w http.ResponseWriter, r *http.Request, db *store.DB, prefix string) {
+// A Range is rows that a reader hears: those under Prefix, whose keys begin with As for the reader.
+type Range struct{ Prefix, As string }
+
+// Serve streams the rows under prefix, with prefix cut from their keys, and those of the ranges beside it, from
+// ?from=REVISION or, without it or when that history is gone, a Reset and a snapshot first. It ends with the
+// request's context.
+func Serve(w http.ResponseWriter, r *http.Request, db *store.DB, prefix string, beside ...Range) {
 	from := uint64(0)
 	if v := r.URL.Query().Get("from"); v != "" {
 		var err error
@@ -43,7 +47,7 @@ func Serve(w http.ResponseWriter, r *http.Request, db *store.DB, prefix string) 
 	}
 	w.Header().Set("Content-Type", client.ContentType)
 	w.Header().Set("Cache-Control", "no-store")
-	s := &stream{db: db, prefix: prefix, w: w, out: http.NewResponseController(w)}
+	s := &stream{db: db, ranges: append([]Range{{Prefix: prefix}}, beside...), w: w, out: http.NewResponseController(w)}
 	if err := s.run(r.Context(), store.Revision(from)); err != nil && r.Context().Err() == nil {
 		slog.Warn("feed ended; its reader will connect again", "prefix", prefix, "reader", r.RemoteAddr, "err", err)
 	}
@@ -53,7 +57,7 @@ func Serve(w http.ResponseWriter, r *http.Request, db *store.DB, prefix string) 
 // history, so that a slow reader delays nobody else.
 type stream struct {
 	db     *store.DB
-	prefix string
+	ranges []Range
 	w      http.ResponseWriter
 	out    *http.ResponseController
 	lines  bytes.Buffer // gathered, not yet written
@@ -95,9 +99,11 @@ func (s *stream) snapshot(ctx context.Context) error {
 		if err := s.put(client.Event{Reset: true}); err != nil {
 			return err
 		}
-		for key, value := range r.Scan(s.prefix, "") {
-			if err := s.row(0, key, value); err != nil {
-				return err
+		for _, rows := range s.ranges {
+			for key, value := range r.Scan(rows.Prefix, "") {
+				if err := s.row(0, rows.told(key), value); err != nil {
+					return err
+				}
 			}
 		}
 		s.done, s.said = r.Revision(), true
@@ -184,13 +190,18 @@ func (s *stream) sync() error {
 	return s.put(client.Event{Revision: uint64(s.done), Synced: true})
 }
 
-// commit sends what a transaction changed under the prefix. Its revision
+// told is key as the reader knows it.
+func (r Range) told(key string) string { return r.As + strings.TrimPrefix(key, r.Prefix) }
+
+// commit sends what a transaction changed of the ranges. Its revision
 // stands on the last row only: a reader cut off before that hears it all again.
 func (s *stream) commit(c store.Commit) error {
 	var ours []store.Change
 	for _, ch := range c.Changes {
-		if strings.HasPrefix(ch.Key, s.prefix) {
-			ours = append(ours, ch)
+		for _, rows := range s.ranges {
+			if strings.HasPrefix(ch.Key, rows.Prefix) {
+				ours = append(ours, store.Change{Key: rows.told(ch.Key), Value: ch.Value})
+			}
 		}
 	}
 	for i, ch := range ours {
@@ -207,13 +218,13 @@ func (s *stream) commit(c store.Commit) error {
 }
 
 func (s *stream) row(at store.Revision, key string, value []byte) error {
-	return s.put(client.Event{Revision: uint64(at), Key: strings.TrimPrefix(key, s.prefix), Value: value})
+	return s.put(client.Event{Revision: uint64(at), Key: key, Value: value})
 }
 
 func (s *stream) put(ev client.Event) error {
 	line, err := json.Marshal(ev)
 	if err != nil {
-		return fmt.Errorf("event of %s%s: %w", s.prefix, ev.Key, err)
+		return fmt.Errorf("event of %s: %w", ev.Key, err)
 	}
 	s.lines.Write(line)
 	s.lines.WriteByte('\n')

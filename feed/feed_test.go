@@ -126,6 +126,33 @@ func TestAFeedIsASnapshotAndThenWhatChanges(t *testing.T) {
 	)
 }
 
+func TestAFeedMayHaveRangesBesideItsOwn(t *testing.T) {
+	db := open(t, plain)
+	put(t, db, "all/x", `1`, "all/y", `2`, "ours/a", `3`, "theirs/c", `"secret"`)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		feed.Serve(w, r, db, "ours/", feed.Range{Prefix: "all/", As: "of-all/"})
+	}))
+	t.Cleanup(func() {
+		srv.CloseClientConnections()
+		srv.Close()
+	})
+	r := read(t, srv, "")
+	r.expect(
+		`{"revision":0,"reset":true}`,
+		`{"revision":0,"key":"a","value":3}`,
+		`{"revision":0,"key":"of-all/x","value":1}`,
+		`{"revision":0,"key":"of-all/y","value":2}`,
+		`{"revision":1,"synced":true}`,
+	)
+	put(t, db, "theirs/c", "")
+	// Key order is the store's; the last row says that the transaction is whole.
+	put(t, db, "all/x", "", "ours/b", `4`)
+	r.expect(
+		`{"revision":2,"key":"of-all/x"}`,
+		`{"revision":3,"key":"b","value":4}`,
+	)
+}
+
 func TestAFeedGoesOnWhereItsReaderStopped(t *testing.T) {
 	db := open(t, plain)
 	srv := serve(t, db)
@@ -332,6 +359,8 @@ func TestWhatARevocationMeansDependsOnItsKind(t *testing.T) {
 			client.Claim{Token: "uTi", IssuedAt: now}, true},
 		{"and then forgotten", []func(store.Tx) error{revoke(client.RevokedToken, "uTi"), forget(keep + time.Hour)},
 			client.Claim{Token: "uTi", IssuedAt: now}, false},
+		{"whoever has a signing key makes tokens of any life, so that is never forgotten", []func(store.Tx) error{revoke(client.RevokedKey, "kId"), forget(10 * 365 * 24 * time.Hour)},
+			client.Claim{Key: "kId", IssuedAt: at(10 * 365 * 24 * time.Hour)}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			db := open(t, plain)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"innate/feed"
+	"innate/feed/client"
 	"innate/rest"
 )
 
@@ -31,7 +32,9 @@ func (h *Hosts) serveFeed(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.saw(p)
-	feed.Serve(w, r.WithContext(ctx), h.config.DB, told(m.Machine))
+	feed.Serve(w, r.WithContext(ctx), h.config.DB, told(m.Machine), feed.Range{
+		Prefix: feed.RevokedPrefix + string(client.RevokedKey) + "/", As: "revoked/" + string(client.RevokedKey) + "/",
+	})
 	h.saw(p)
 }
 

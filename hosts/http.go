@@ -31,7 +31,8 @@ const maxBody = 64 << 10
 //	  With the host certificate. Newline-delimited events (feed/client.Event):
 //	  key <resource id, lower case, no leading slash>: a feed/client.Placement;
 //	  key revoked/identity/<object id>: a feed/client.Revocation: forget the
-//	  identity's tokens. The answer ends when the certificate does.
+//	  identity's tokens; key revoked/key/<kid>: the same for that signing key: forget
+//	  every token. The answer ends when the certificate does.
 //
 // Names in a CSR are ignored. The TLS layer must ask for a client certificate and not
 // check it (tls.RequestClientCert): an expired one may renew, and every check is made here.
