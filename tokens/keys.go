@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"math/big"
 	"time"
 
 	"innate/jwt"
@@ -100,12 +99,11 @@ func newKey(c Config, alg jwt.Alg, now, active time.Time) (id string, row keyRow
 	if err != nil {
 		return "", keyRow{}, err
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()),
-		Subject:      pkix.Name{CommonName: "Innate tokens of " + string(c.Tenant)},
-		NotBefore:    now,
-		NotAfter:     now.Add(keyLife),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
+	template := &x509.Certificate{ // of a random serial number, so that no two have one id
+		Subject:   pkix.Name{CommonName: "Innate tokens of " + string(c.Tenant)},
+		NotBefore: now,
+		NotAfter:  now.Add(keyLife),
+		KeyUsage:  x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
