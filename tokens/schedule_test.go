@@ -63,7 +63,7 @@ func newStranger(t *testing.T, s *tokens.Service, now time.Time, token string) s
 }
 
 // published is the ids in the key set.
-func published(t *testing.T, s *tokens.Service) (kids []string) {
+func published(t testing.TB, s *tokens.Service) (kids []string) {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	s.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, login+"/common/discovery/keys", nil))
@@ -78,7 +78,7 @@ func published(t *testing.T, s *tokens.Service) (kids []string) {
 }
 
 // keys lists a service's keys.
-func keys(t *testing.T, s *tokens.Service) []tokens.Key {
+func keys(t testing.TB, s *tokens.Service) []tokens.Key {
 	t.Helper()
 	list, err := s.Keys(t.Context())
 	if err != nil {
@@ -191,8 +191,8 @@ func TestInAYearOfKeysNoVerifierThatFetchesOnceADayRefusesAToken(t *testing.T) {
 		held := map[jwt.Alg]*yearbook{jwt.RS256: {}, jwt.ES256: {}}
 		lastSigned := map[string]time.Time{}
 		for n := 0; time.Since(noon) < 366*24*time.Hour; n++ {
-			if time.Since(noon) > 100*24*time.Hour {
-				step = 65 * time.Hour // three keys have come and gone: the others are looked at more rarely
+			if time.Since(noon) > 65*24*time.Hour {
+				step = 65 * time.Hour // two keys have come and gone: the others are looked at more rarely
 			}
 			synctest.Wait() // the schedules have seen this moment
 			now, s := time.Now(), pair[n%2]
