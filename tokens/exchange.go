@@ -134,7 +134,7 @@ func (s *Service) presented(q *request) (c claims, kid string, err error) {
 	if err != nil {
 		return claims{}, "", badSubject("is no access token: %v", err)
 	}
-	key := s.publishedKey(token)
+	key := s.keys.now().named(token.KeyID, q.now)
 	if key == nil {
 		return claims{}, "", badSubject("is signed with a key that is not one of this service, or no longer")
 	}
@@ -156,17 +156,6 @@ func (s *Service) presented(q *request) (c claims, kid string, err error) {
 		return claims{}, "", badSubject("is good from %s only", time.Unix(c.NotBefore, 0).UTC().Format(time.RFC3339))
 	}
 	return c, token.KeyID, nil
-}
-
-// publishedKey is the key that a token names, or nil. Whether it is for the
-// token's algorithm, Verify checks.
-func (s *Service) publishedKey(token *jwt.Token) *signingKey {
-	for _, k := range s.keys.published {
-		if k.id == token.KeyID {
-			return k
-		}
-	}
-	return nil
 }
 
 // subject is whom the claims of a verified token name, as the directory has it

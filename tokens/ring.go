@@ -95,10 +95,23 @@ func (s keySet) signing(alg jwt.Alg, now time.Time) (signs *signingKey) {
 func (s keySet) published(now time.Time, issuer string) jwt.Set {
 	var set jwt.Set
 	for _, k := range s {
-		if k.public == nil || k.row.Withdrawn || k.row.over(now) {
-			continue
+		if k.published(now) {
+			set.Keys = append(set.Keys, jwt.Key{ID: k.id, Alg: k.row.Alg, Public: k.public, Cert: k.row.Certificate, Issuer: issuer})
 		}
-		set.Keys = append(set.Keys, jwt.Key{ID: k.id, Alg: k.row.Alg, Public: k.public, Cert: k.row.Certificate, Issuer: issuer})
 	}
 	return set
+}
+
+// named is the published key of that id, or nil.
+func (s keySet) named(kid string, now time.Time) *signingKey {
+	i := slices.IndexFunc(s, func(k *signingKey) bool { return k.id == kid && k.published(now) })
+	if i < 0 {
+		return nil
+	}
+	return s[i]
+}
+
+// published reports whether verifiers may use k.
+func (k *signingKey) published(now time.Time) bool {
+	return k.public != nil && !k.row.Withdrawn && !k.row.over(now)
 }
