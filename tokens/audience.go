@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"innate"
+	"innate/directory"
 	"innate/jwt"
 )
 
@@ -75,6 +76,7 @@ type audience struct {
 	value   string // the aud claim
 	version int    // of the token, chosen by the service and not by the endpoint that was asked
 	alg     jwt.Alg
+	app     *directory.Registration // nil for the platform's own services
 }
 
 // audience finds the service that a client asks for. The aud of a v1 token is
@@ -90,7 +92,7 @@ func (s *Service) audience(resource string) (audience, error) {
 			"The resource principal named %s was not found in the tenant %s. 'innate services' lists what takes our tokens; a service of your own needs an app registration with this identifier URI",
 			shown(resource), s.config.Tenant)
 	}
-	a := audience{value: resource, version: 1, alg: jwt.RS256}
+	a := audience{value: resource, version: 1, alg: jwt.RS256, app: &r}
 	if r.TokenVersion == 2 {
 		a.value, a.version = string(r.Client), 2
 	}

@@ -38,6 +38,11 @@ type claims struct {
 	Host      string          `json:"innate_host,omitempty"`
 	Assurance string          `json:"innate_assurance,omitempty"`
 	Actor     *actor          `json:"act,omitempty"` // who exchanged another token for this one
+
+	Roles        []string               `json:"roles,omitempty"`
+	Groups       []innate.ObjectID      `json:"groups,omitempty"`
+	ClaimNames   map[string]string      `json:"_claim_names,omitempty"`
+	ClaimSources map[string]claimSource `json:"_claim_sources,omitempty"`
 }
 
 func (s *Service) claims(q *request, who caller, to audience) *claims {
@@ -63,6 +68,7 @@ func (s *Service) claims(q *request, who caller, to audience) *claims {
 	if who.actor != nil {
 		c.Expires = min(c.Expires, who.until)
 	}
+	who.standing.say(c, s.graph())
 	if who.assurance != innate.Unproved {
 		c.Assurance = who.assurance.String()
 	}

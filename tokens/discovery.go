@@ -95,7 +95,7 @@ func (s *Service) metadata(version int) metadata {
 		SigningAlgs:           []string{"RS256", "ES256"},
 		Scopes:                []string{"openid", "profile", "email", "offline_access"},
 		Claims: []string{"sub", "iss", "cloud_instance_name", "aud", "exp", "iat", "nbf", "tid", "ver", "oid", "appid", "azp",
-			"uti", "xms_mirid", "xms_az_rid", "innate_host", "innate_assurance"},
+			"uti", "roles", "groups", "xms_mirid", "xms_az_rid", "innate_host", "innate_assurance"},
 		MutualAliases: mtlsAliases{s.config.Mutual + tenant + "/oauth2/v2.0/token"},
 		RegionScope:   "WW",
 		Cloud:         s.host(),
@@ -116,13 +116,7 @@ func (s *Service) grantTypes() []string {
 func (s *Service) host() string { return strings.TrimPrefix(s.config.Login, "https://") }
 
 // graphHost is that of the platform's own Graph.
-func (s *Service) graphHost() string {
-	graph, ok := s.services["https://graph.microsoft.com"]
-	if !ok {
-		return ""
-	}
-	return strings.TrimPrefix(graph.URIs[0], "https://")
-}
+func (s *Service) graphHost() string { return strings.TrimPrefix(s.graph(), "https://") }
 
 // serveKeys answers GET …/discovery/keys.
 func (s *Service) serveKeys(version int) http.HandlerFunc {

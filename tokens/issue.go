@@ -65,6 +65,7 @@ type caller struct {
 	// Of an exchange alone, whose caller is the subject of the token that was presented.
 	actor *actor // who asks in its place
 	until int64  // when that token ends, and with it what is issued for it: epoch seconds
+	standing standing // to the audience it asks for
 }
 
 // decide says who asks and for what. A refusal may only mean that this process
@@ -97,6 +98,10 @@ func (s *Service) look(ctx context.Context, q *request) (caller, audience, error
 		}
 	}
 	to, err := s.audience(q.resource)
+	if err != nil {
+		return caller{}, audience{}, err
+	}
+	who.standing, err = s.standing(who.object, to)
 	return who, to, err
 }
 

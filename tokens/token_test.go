@@ -107,6 +107,7 @@ func TestTheAudienceIsAsItWasAskedFor(t *testing.T) {
 	client, secret := w.application()
 	v1, _ := w.register(directory.Registration{Name: "v1", IdentifierURIs: []string{"api://orders", "https://orders.innate.test/api"}})
 	v2, _ := w.register(directory.Registration{Name: "v2", IdentifierURIs: []string{"api://v2"}, TokenVersion: 2, SigningAlg: "ES256"})
+	w.register(directory.Registration{Name: "short", IdentifierURIs: []string{"api://short"}, SigningAlg: "ES256"})
 
 	for _, c := range []struct{ scope, aud, ver, alg string }{
 		{"https://vault.azure.net/.default", "https://vault.azure.net", "1.0", "RS256"},
@@ -120,6 +121,7 @@ func TestTheAudienceIsAsItWasAskedFor(t *testing.T) {
 		{"api://orders/.default", "api://orders", "1.0", "RS256"},
 		{"https://orders.innate.test/api//.default", "https://orders.innate.test/api/", "1.0", "RS256"},
 		{string(v1.Client) + "/.default", string(v1.Client), "1.0", "RS256"},
+		{"api://short/.default", "api://short", "1.0", "ES256"},
 		{"api://v2/.default", string(v2.Client), "2.0", "ES256"},
 		{"api://" + string(v2.Client) + "/.default", string(v2.Client), "2.0", "ES256"},
 	} {

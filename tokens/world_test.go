@@ -295,6 +295,13 @@ func (w *world) post(path string, form ...string) answer {
 	return w.send(w.tokens.Handler(), request(path, form...))
 }
 
+// ask asks for a token for a resource, by secret.
+func (w *world) ask(client innate.ClientID, secret, resource string, more ...string) answer {
+	w.t.Helper()
+	return w.post(tokenPath, append([]string{"grant_type=client_credentials", "client_id=" + string(client), "client_secret=" + secret,
+		"scope=" + resource + "/.default"}, more...)...)
+}
+
 // present sends a form to the mutual endpoint on a connection with cert.
 func (w *world) present(cert *x509.Certificate, form ...string) answer {
 	w.t.Helper()
