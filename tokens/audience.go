@@ -15,6 +15,9 @@ type FirstParty struct {
 	Name string          `json:"name"`
 	ID   innate.ClientID `json:"appId"`     // Azure's own id for that service
 	URIs []string        `json:"resources"` // without a trailing slash; each is accepted with one too
+	// Challenges says that the service may answer with a claims challenge: a token
+	// for it says whether its client can handle one (managed-identity-endpoints §4.7).
+	Challenges bool `json:"claimsChallenges,omitempty"`
 }
 
 // FirstParties is the table of design §6 for the platform's origins; vault is
@@ -22,18 +25,21 @@ type FirstParty struct {
 // for some services by them.
 func FirstParties(management, graph, vault, domain string) []FirstParty {
 	return []FirstParty{
-		{"Azure Resource Manager", "797f4846-ba00-4fd7-ba43-dac1f8f63013",
-			[]string{management, "https://management.azure.com", "https://management.core.windows.net"}},
-		{"Microsoft Graph", "00000003-0000-0000-c000-000000000000",
-			[]string{graph, "https://graph.microsoft.com", "https://graph.windows.net"}},
-		{"Azure Key Vault", "cfa8b339-82a2-471a-a3c9-0fc0be7a4093",
-			[]string{vault, "https://vault.azure.net"}},
-		{"Azure SQL Database", "022907d3-0f1b-48f7-badc-1ba6abab6d66",
-			[]string{"https://database.windows.net"}},
-		{"Azure OSSRDBMS Database", "123cd850-d9df-40bd-94d5-c9f07b7fa203",
-			[]string{"https://ossrdbms-aad." + domain, "https://ossrdbms-aad.database.windows.net"}},
-		{"Azure Storage", "e406a681-f3d4-42a8-90b6-c2b029497af1",
-			[]string{"https://storage.azure.com"}},
+		{Name: "Azure Resource Manager", ID: "797f4846-ba00-4fd7-ba43-dac1f8f63013",
+			URIs:       []string{management, "https://management.azure.com", "https://management.core.windows.net"},
+			Challenges: true},
+		{Name: "Microsoft Graph", ID: "00000003-0000-0000-c000-000000000000",
+			URIs:       []string{graph, "https://graph.microsoft.com", "https://graph.windows.net"},
+			Challenges: true},
+		{Name: "Azure Key Vault", ID: "cfa8b339-82a2-471a-a3c9-0fc0be7a4093",
+			URIs:       []string{vault, "https://vault.azure.net"},
+			Challenges: true},
+		{Name: "Azure SQL Database", ID: "022907d3-0f1b-48f7-badc-1ba6abab6d66",
+			URIs: []string{"https://database.windows.net"}},
+		{Name: "Azure OSSRDBMS Database", ID: "123cd850-d9df-40bd-94d5-c9f07b7fa203",
+			URIs: []string{"https://ossrdbms-aad." + domain, "https://ossrdbms-aad.database.windows.net"}},
+		{Name: "Azure Storage", ID: "e406a681-f3d4-42a8-90b6-c2b029497af1",
+			URIs: []string{"https://storage.azure.com"}},
 	}
 }
 
@@ -73,18 +79,19 @@ func uriKey(uri string) string {
 
 // An audience is the service that a token is for.
 type audience struct {
-	value   string // the aud claim
-	version int    // of the token, chosen by the service and not by the endpoint that was asked
-	alg     jwt.Alg
-	app     *directory.Registration // nil for the platform's own services
+	value      string // the aud claim
+	version    int    // of the token, chosen by the service and not by the endpoint that was asked
+	alg        jwt.Alg
+	challenges bool                    // see FirstParty
+	app        *directory.Registration // nil for the platform's own services
 }
 
 // audience finds the service that a client asks for. The aud of a v1 token is
 // exactly what was asked for, slash included: that is what its verifier was
 // told to expect.
 func (s *Service) audience(resource string) (audience, error) {
-	if s.FirstParty(resource) {
-		return audience{value: resource, version: 1, alg: jwt.RS256}, nil
+	if own := s.services[uriKey(resource)]; own != nil {
+		return audience{value: resource, version: 1, alg: jwt.RS256, challenges: own.Challenges}, nil
 	}
 	r, ok := s.config.Directory.Audience(resource)
 	if !ok {
@@ -92,7 +99,7 @@ func (s *Service) audience(resource string) (audience, error) {
 			"The resource principal named %s was not found in the tenant %s. 'innate services' lists what takes our tokens; a service of your own needs an app registration with this identifier URI",
 			shown(resource), s.config.Tenant)
 	}
-	a := audience{value: resource, version: 1, alg: jwt.RS256, app: &r}
+	a := audience{value: resource, version: 1, alg: jwt.RS256, challenges: challenges(&r), app: &r}
 	if r.TokenVersion == 2 {
 		a.value, a.version = string(r.Client), 2
 	}
@@ -102,6 +109,10 @@ func (s *Service) audience(resource string) (audience, error) {
 	return a, nil
 }
 
+// challenges reports whether the program of r asks to be told whether its
+// clients can handle a claims challenge.
+func challenges(r *directory.Registration) bool { return slices.Contains(r.OptionalClaims, "xms_cc") }
+
 // listServices is what takes our tokens: the platform's own, then the app
 // registrations that have an identifier URI, by name.
 func (s *Service) listServices() []FirstParty {
@@ -109,7 +120,7 @@ func (s *Service) listServices() []FirstParty {
 	own := len(list)
 	for _, r := range s.config.Directory.Registrations() {
 		if len(r.IdentifierURIs) > 0 {
-			list = append(list, FirstParty{Name: r.Name, ID: r.Client, URIs: r.IdentifierURIs})
+			list = append(list, FirstParty{Name: r.Name, ID: r.Client, URIs: r.IdentifierURIs, Challenges: challenges(r)})
 		}
 	}
 	slices.SortFunc(list[own:], func(a, b FirstParty) int { return strings.Compare(a.Name, b.Name) })

@@ -43,6 +43,7 @@ type claims struct {
 	Groups       []innate.ObjectID      `json:"groups,omitempty"`
 	ClaimNames   map[string]string      `json:"_claim_names,omitempty"`
 	ClaimSources map[string]claimSource `json:"_claim_sources,omitempty"`
+	Capabilities []string               `json:"xms_cc,omitempty"` // cp1: the client can handle a claims challenge
 }
 
 func (s *Service) claims(q *request, who caller, to audience) *claims {
@@ -52,7 +53,7 @@ func (s *Service) claims(q *request, who caller, to audience) *claims {
 		Issuer:    s.issuer[to.version],
 		IssuedAt:  now,
 		Moment:    q.now.UnixMilli(),
-		NotBefore: now - int64(notBefore/time.Second),
+		NotBefore: max(now-int64(notBefore/time.Second), q.wanted.notBefore),
 		Expires:   now + int64(s.config.Lifetime/time.Second),
 		Type:      "app",
 		Object:    who.object.ID,
@@ -69,6 +70,9 @@ func (s *Service) claims(q *request, who caller, to audience) *claims {
 		c.Expires = min(c.Expires, who.until)
 	}
 	who.standing.say(c, s.graph())
+	if q.wanted.challenges && to.challenges {
+		c.Capabilities = []string{capability}
+	}
 	if who.assurance != innate.Unproved {
 		c.Assurance = who.assurance.String()
 	}

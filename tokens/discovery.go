@@ -95,7 +95,7 @@ func (s *Service) metadata(version int) metadata {
 		SigningAlgs:           []string{"RS256", "ES256"},
 		Scopes:                []string{"openid", "profile", "email", "offline_access"},
 		Claims: []string{"sub", "iss", "cloud_instance_name", "aud", "exp", "iat", "nbf", "tid", "ver", "oid", "appid", "azp",
-			"uti", "roles", "groups", "xms_mirid", "xms_az_rid", "innate_host", "innate_assurance"},
+			"uti", "roles", "groups", "xms_cc", "xms_mirid", "xms_az_rid", "innate_host", "innate_assurance"},
 		MutualAliases: mtlsAliases{s.config.Mutual + tenant + "/oauth2/v2.0/token"},
 		RegionScope:   "WW",
 		Cloud:         s.host(),

@@ -80,3 +80,30 @@ func FuzzAssertion(f *testing.F) {
 		}
 	})
 }
+
+// FuzzClaims asks with any claims parameter: it changes nbf, forward and no
+// further than the skew, and xms_cc, and is refused in Entra's shape or not at all.
+func FuzzClaims(f *testing.F) {
+	w := start(f)
+	client, secret := w.application()
+	f.Add(`{"access_token":{"nbf":{"essential":true,"value":"1772366390"},"xms_cc":{"values":["CP1"]}}}`)
+	f.Add(`{"access_token":{"xms_cc":{"values":["cp1",{}]}},"id_token":{"signin_state":{"essential":true}}}`)
+	f.Add(`{"access_token":{"nbf":{"value":1e9}},"access_token":[]}`)
+	f.Add(`[[[[`)
+	f.Fuzz(func(t *testing.T, claims string) {
+		w.t = t
+		a := w.ask(client, secret, vault, "claims="+claims)
+		if a.status == http.StatusBadRequest {
+			a.refused(http.StatusBadRequest, "invalid_request", "9002313")
+			return
+		}
+		got := w.claims(a)
+		nbf, exp := int64(got["nbf"].(float64)), int64(got["exp"].(float64))
+		if nbf < noon.Unix()-300 || nbf > noon.Unix()+60 || exp != noon.Unix()+3600 {
+			t.Errorf("%s: nbf %d, exp %d", claims, nbf, exp)
+		}
+		if cc := stringsOf(got["xms_cc"]); cc != nil && (len(cc) != 1 || cc[0] != "cp1") {
+			t.Errorf("%s: xms_cc %q", claims, cc)
+		}
+	})
+}

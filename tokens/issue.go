@@ -63,8 +63,8 @@ type caller struct {
 	assurance     innate.Assurance
 
 	// Of an exchange alone, whose caller is the subject of the token that was presented.
-	actor *actor // who asks in its place
-	until int64  // when that token ends, and with it what is issued for it: epoch seconds
+	actor    *actor   // who asks in its place
+	until    int64    // when that token ends, and with it what is issued for it: epoch seconds
 	standing standing // to the audience it asks for
 }
 

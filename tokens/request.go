@@ -33,6 +33,7 @@ type request struct {
 
 	client   innate.ClientID
 	resource string // without /.default
+	wanted   wanted // of the token
 
 	// Exactly one of these is the client's proof.
 	secret      string
@@ -133,6 +134,14 @@ func (s *Service) parse(r *http.Request, q *request, mutual bool) error {
 	if err := q.readProof(r, form, mutual); err != nil {
 		return err
 	}
+	if err := s.readGrant(q, form); err != nil {
+		return err
+	}
+	return q.readClaims(form)
+}
+
+// readGrant reads what is asked for, in the way of the grant.
+func (s *Service) readGrant(q *request, form map[string]string) error {
 	switch grant := form["grant_type"]; grant {
 	case "client_credentials":
 		return q.readResource(form)
