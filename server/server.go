@@ -160,6 +160,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		Reserved: func(uri string) bool { return s.tokens.FirstParty(uri) },
 		OnDelete: []func(store.Tx, directory.Object) error{
 			func(tx store.Tx, gone directory.Object) error { return access.DeleteOf(tx, gone.ID) },
+			tokens.Forget,
 			func(tx store.Tx, gone directory.Object) error {
 				return feed.Revoke(tx, client.RevokedIdentity, string(gone.ID), c.Now(), longestToken)
 			},

@@ -166,6 +166,8 @@ func TestEachSurfaceAnswersAStrangerInItsOwnDialect(t *testing.T) {
 		{"management", "/SUBSCRIPTIONS/x/ResourceGroups?api-version=2022-12-01", 401, `authorization_uri="https://login.` + domain, `"code"`},
 		{"management", "/Metadata/endpoints?api-version=2022-09-01", 200, "", `"resourceManager"`},
 		{"management", "/audit", 401, "authorization_uri=", `"code"`},
+		{"management", "/lifetimes", 401, "authorization_uri=", `"code"`},
+		{"management", "/lifetimes/tenant", 401, "authorization_uri=", `"code"`},
 		{"management", "/platform", 401, "authorization_uri=", `"code"`},
 		{"graph", "/v1.0/servicePrincipals", 401, "authorization_uri=", `"code"`},
 		{"kv1.vault", "/secrets/a?api-version=7.4", 401, `resource="https://vault.` + domain, `"Unauthorized"`},

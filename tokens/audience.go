@@ -82,6 +82,7 @@ type audience struct {
 	value      string // the aud claim
 	version    int    // of the token, chosen by the service and not by the endpoint that was asked
 	alg        jwt.Alg
+	id         innate.ClientID         // of the service: a lifetime is set by it
 	challenges bool                    // see FirstParty
 	app        *directory.Registration // nil for the platform's own services
 }
@@ -91,7 +92,7 @@ type audience struct {
 // told to expect.
 func (s *Service) audience(resource string) (audience, error) {
 	if own := s.services[uriKey(resource)]; own != nil {
-		return audience{value: resource, version: 1, alg: jwt.RS256, challenges: own.Challenges}, nil
+		return audience{value: resource, version: 1, alg: jwt.RS256, id: own.ID, challenges: own.Challenges}, nil
 	}
 	r, ok := s.config.Directory.Audience(resource)
 	if !ok {
@@ -99,7 +100,7 @@ func (s *Service) audience(resource string) (audience, error) {
 			"The resource principal named %s was not found in the tenant %s. 'innate services' lists what takes our tokens; a service of your own needs an app registration with this identifier URI",
 			shown(resource), s.config.Tenant)
 	}
-	a := audience{value: resource, version: 1, alg: jwt.RS256, challenges: challenges(&r), app: &r}
+	a := audience{value: resource, version: 1, alg: jwt.RS256, id: r.Client, challenges: challenges(&r), app: &r}
 	if r.TokenVersion == 2 {
 		a.value, a.version = string(r.Client), 2
 	}

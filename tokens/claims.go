@@ -54,7 +54,7 @@ func (s *Service) claims(q *request, who caller, to audience) *claims {
 		IssuedAt:  now,
 		Moment:    q.now.UnixMilli(),
 		NotBefore: max(now-int64(notBefore/time.Second), q.wanted.notBefore),
-		Expires:   now + int64(s.config.Lifetime/time.Second),
+		Expires:   now + s.lifetimes.of(to.id, who.object.ID).seconds(),
 		Type:      "app",
 		Object:    who.object.ID,
 		Subject:   who.object.ID,

@@ -16,7 +16,7 @@ const (
 	cacheDay = 24 * time.Hour         // how long a verifier may keep a key set
 	cacheAge = time.Hour              // how old that set may have been: see cacheable
 	ahead    = cacheDay + cacheAge    // for which it is published before it signs
-	kept     = longestLife + cacheDay // for which it is published after
+	kept     = time.Duration(longestLife) + cacheDay // for which it is published after
 )
 
 // Run keeps the signing keys on their schedule until ctx ends. Any number of

@@ -32,13 +32,6 @@ import (
 	"innate/store"
 )
 
-// The life of a token: what is taken when nothing is said, and the bounds.
-const (
-	usualLife    = time.Hour
-	shortestLife = 10 * time.Minute // SDKs throw away what has five minutes left
-	longestLife  = 24 * time.Hour
-)
-
 // Config says what a Service needs. Only MayExchange with Revoked, OnRevoke, NewKey, Lifetime, Now and Log may be left out.
 type Config struct {
 	DB        *store.DB
@@ -66,7 +59,7 @@ type Config struct {
 	// NewKey makes an RSA signing key; nil means a new one of 2048 bits from crypto/rand. A test
 	// that starts many services may make one key for all: it is the slowest thing at a first start.
 	NewKey   func() (*rsa.PrivateKey, error)
-	Lifetime time.Duration    // of a token, 10 minutes to 24 hours; 0 means one hour
+	Lifetime time.Duration    // of a token where no Lifetime says otherwise, 10 minutes to 24 hours; 0 means one hour
 	Now      func() time.Time // nil means time.Now
 	Log      *slog.Logger     // nil means slog.Default()
 }
@@ -102,10 +95,10 @@ func (c *Config) check() error {
 		}
 	}
 	if c.Lifetime == 0 {
-		c.Lifetime = usualLife
+		c.Lifetime = time.Duration(usualLife)
 	}
-	if c.Lifetime < shortestLife || c.Lifetime > longestLife {
-		return fmt.Errorf("tokens: Config has a Lifetime of %s: want %s to %s", c.Lifetime, shortestLife, longestLife)
+	if err := Life(c.Lifetime).check(); err != nil {
+		return fmt.Errorf("tokens: Config.Lifetime: %w", err)
 	}
 	if c.OnRevoke == nil {
 		c.OnRevoke = func(store.Tx, string) error { return nil }
@@ -130,6 +123,7 @@ type Service struct {
 	assertable map[string]bool        // what an assertion may have as aud, in lower case
 	peers      peers
 	throttle   *throttle
+	lifetimes  *lifetimes
 	issuer     [3]string // by token version; 0 is unused
 }
 
@@ -149,6 +143,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		services:   byURI(c.Services),
 		assertable: assertionAudiences(c),
 		throttle:   newThrottle(),
+		lifetimes:  newLifetimes(c.DB, Life(c.Lifetime)),
 		issuer:     [3]string{1: base + "/", 2: base + "/v2.0"},
 	}, nil
 }

@@ -140,7 +140,8 @@ func openWorld(ctx context.Context, dir string, engine store.Engine) (*world, er
 	}
 	if w.directory, err = directory.New(directory.Config{
 		DB: w.db, Audit: w.log, Tenant: tenant, Graph: "https://graph.innate.test", Now: clock,
-		MayEdit: func(context.Context, innate.Principal, string) error { return nil },
+		MayEdit:  func(context.Context, innate.Principal, string) error { return nil },
+		OnDelete: []func(store.Tx, directory.Object) error{tokens.Forget},
 	}); err != nil {
 		return nil, err
 	}
@@ -432,4 +433,22 @@ func (w *world) last() audit.Event {
 		w.t.Fatal("nothing is in the audit log")
 	}
 	return all[len(all)-1]
+}
+
+// left is what changes of state have left for the audit log, in order.
+func (w *world) left() (all []audit.Event) {
+	w.t.Helper()
+	if err := w.db.View(w.t.Context(), func(r store.Reader) error {
+		for _, b := range r.Scan(audit.OutboxPrefix, "") {
+			ev, err := audit.Drained(b)
+			if err != nil {
+				return err
+			}
+			all = append(all, ev)
+		}
+		return nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return all
 }
