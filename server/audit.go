@@ -92,8 +92,9 @@ func (s *Server) drainOnce(ctx context.Context) (rev store.Revision, err error) 
 // mostEvents bounds one answer of GET /audit.
 const mostEvents = 1000
 
-// serveAudit answers GET /audit?action=&principal=&target=&refused=true&last=N: the newest
-// events that match, oldest first. Each word matches as a part, whatever its case.
+// serveAudit answers GET /audit?action=&principal=&target=&trace=&correlation=&refused=true&last=N: the
+// newest events that match, oldest first. An id, trace and correlation, matches
+// as a whole and any other word as a part, whatever its case.
 func (s *Server) serveAudit(w http.ResponseWriter, r *http.Request) {
 	who, _ := bearer.From(r.Context())
 	if err := s.access.Require(r.Context(), who, readAudit, innate.Root); err != nil {
@@ -113,6 +114,7 @@ func (s *Server) serveAudit(w http.ResponseWriter, r *http.Request) {
 	match := func(ev audit.Event) bool {
 		return has(ev.Action, q.Get("action")) && has(ev.Target, q.Get("target")) &&
 			(has(ev.Name, q.Get("principal")) || has(string(ev.Principal), q.Get("principal"))) &&
+			is(ev.Trace, q.Get("trace")) && is(ev.Correlation, q.Get("correlation")) &&
 			(q.Get("refused") != "true" || !ev.Allowed)
 	}
 	events := []audit.Event{}
@@ -131,6 +133,9 @@ func (s *Server) serveAudit(w http.ResponseWriter, r *http.Request) {
 }
 
 func has(s, part string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(part)) }
+
+// is reports whether s is the id that was asked for; none was by an empty one.
+func is(s, id string) bool { return id == "" || strings.EqualFold(s, id) }
 
 // servePlatform answers GET /platform: what a client must know to ask for the rest.
 func (s *Server) servePlatform(w http.ResponseWriter, r *http.Request) {

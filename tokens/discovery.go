@@ -55,7 +55,7 @@ func (s *Service) discovery(version int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		tenant := r.PathValue("tenant")
 		if !s.anyTenant(tenant) {
-			s.refuse(w, r, s.begin(r, version), s.unknownTenant(tenant))
+			s.answerNo(w, r, s.begin(r, version), s.unknownTenant(tenant))
 			return
 		}
 		m := s.metadata(version)
@@ -123,7 +123,7 @@ func (s *Service) serveKeys(version int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		tenant := r.PathValue("tenant")
 		if !s.anyTenant(tenant) {
-			s.refuse(w, r, s.begin(r, version), s.unknownTenant(tenant))
+			s.answerNo(w, r, s.begin(r, version), s.unknownTenant(tenant))
 			return
 		}
 		issuer := ""
@@ -161,7 +161,7 @@ func (s *Service) serveInstance(w http.ResponseWriter, r *http.Request) {
 	asked := r.URL.Query().Get("authorization_endpoint")
 	u, err := url.Parse(asked)
 	if err != nil || u.Scheme != "https" || !strings.EqualFold(u.Host, s.host()) {
-		s.refuse(w, r, s.begin(r, 2), refusal(http.StatusBadRequest, "invalid_instance", 50049,
+		s.answerNo(w, r, s.begin(r, 2), refusal(http.StatusBadRequest, "invalid_instance", 50049,
 			"Unknown or invalid instance: authorization_endpoint is %s, and this is %s", shown(asked), s.config.Login))
 		return
 	}

@@ -87,23 +87,28 @@ type errorBody struct {
 	URI         string `json:"error_uri,omitempty"`
 }
 
-// recordRefusal records err when the request named a client, or when a throttling begins with it.
+// recordRefusal records err, also when the request did not come as far as saying
+// who it is of, so that the ids in every answer lead to a record. Of those
+// throttled, the first alone.
 func (s *Service) recordRefusal(ctx context.Context, q *request, err error) error {
 	if over := (*excess)(nil); errors.As(err, &over) {
 		return s.recordExcess(ctx, q, over)
 	}
-	if q.client == "" {
-		return nil
-	}
 	return s.config.Audit.Record(ctx, q.refused(asRefusal(err)))
 }
 
-// refuse answers err, and records it first.
+// refuse answers err at the token endpoint, and records it first.
 func (s *Service) refuse(w http.ResponseWriter, r *http.Request, q *request, err error) {
 	no := asRefusal(err)
 	if err := s.recordRefusal(r.Context(), q, err); err != nil {
 		no = unavailable(errors.Join(fmt.Errorf("recording a refusal: %w", err), no.Cause))
 	}
+	s.answerNo(w, r, q, no)
+}
+
+// answerNo writes a refusal, and nothing in the audit log: documents that
+// anybody may read are not decided on.
+func (s *Service) answerNo(w http.ResponseWriter, r *http.Request, q *request, no *innate.Refusal) {
 	if no.Status >= http.StatusInternalServerError {
 		s.config.Log.ErrorContext(r.Context(), "token request failed", "trace", q.trace, "cause", no.Cause)
 	}

@@ -12,10 +12,10 @@ import (
 
 // The life of a signing key (design §5, managed-identity-endpoints §4.2).
 const (
-	keyTerm  = 30 * 24 * time.Hour    // how long it signs
-	cacheDay = 24 * time.Hour         // how long a verifier may keep a key set
-	cacheAge = time.Hour              // how old that set may have been: see cacheable
-	ahead    = cacheDay + cacheAge    // for which it is published before it signs
+	keyTerm  = 30 * 24 * time.Hour                   // how long it signs
+	cacheDay = 24 * time.Hour                        // how long a verifier may keep a key set
+	cacheAge = time.Hour                             // how old that set may have been: see cacheable
+	ahead    = cacheDay + cacheAge                   // for which it is published before it signs
 	kept     = time.Duration(longestLife) + cacheDay // for which it is published after
 )
 

@@ -189,7 +189,7 @@ func (s *Service) anyTenant(name string) bool {
 
 // notServed answers every other path.
 func (s *Service) notServed(w http.ResponseWriter, r *http.Request) {
-	s.refuse(w, r, s.begin(r, 2), refusal(http.StatusNotFound, "invalid_request", 0,
+	s.answerNo(w, r, s.begin(r, 2), refusal(http.StatusNotFound, "invalid_request", 0,
 		"%s is not served here: the token endpoint is POST %s/%s/oauth2/v2.0/token", shown(r.URL.Path), s.config.Login, s.config.Tenant))
 }
 

@@ -69,12 +69,15 @@ func (s *session) platformCommand() *cobra.Command {
 // auditCommand reads the log of decisions.
 func (s *session) auditCommand() *cobra.Command {
 	var last int
-	var action, who, target string
+	var action, who, target, trace, correlation string
 	var refused bool
 	cmd := &cobra.Command{
 		Use: "audit", Short: "Read the log of what was decided", Args: cobra.NoArgs,
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			q := url.Values{"last": {fmt.Sprint(last)}, "action": {action}, "principal": {who}, "target": {target}, "refused": {fmt.Sprint(refused)}}
+			q := url.Values{
+				"last": {fmt.Sprint(last)}, "action": {action}, "principal": {who}, "target": {target},
+				"trace": {trace}, "correlation": {correlation}, "refused": {fmt.Sprint(refused)},
+			}
 			var page struct {
 				Value []audit.Event `json:"value"`
 			}
@@ -101,6 +104,8 @@ func (s *session) auditCommand() *cobra.Command {
 	f.StringVar(&action, "action", "", "only actions with this `part` in their name")
 	f.StringVar(&who, "who", "", "only of `who`: a part of the name or object id")
 	f.StringVar(&target, "target", "", "only at a `target` with this part in it")
+	f.StringVar(&trace, "trace", "", "only the request with this trace `id`, which every refused one was told")
+	f.StringVar(&correlation, "correlation", "", "only requests with this correlation `id`, which their client chose")
 	f.BoolVar(&refused, "refused", false, "only refusals")
 	return cmd
 }
