@@ -234,5 +234,6 @@ type Claims struct {
 	NotBefore time.Time
 	Expires   time.Time
 	Roles     []string        // app roles granted on the audience
+	Groups    []string        // object ids, where the audience wants them; none when there are more than 200: Raw says then where to ask
 	Raw       json.RawMessage // the whole payload
 }

@@ -37,6 +37,7 @@ type payload struct {
 	Party     string   `json:"azp"`   // v2
 	Token     string   `json:"uti"`
 	Roles     []string `json:"roles"`
+	Groups    []string `json:"groups"`
 	Identity  string   `json:"xms_mirid"`
 	Hosting   string   `json:"xms_az_rid"`
 	Host      string   `json:"innate_host"`
@@ -75,7 +76,7 @@ func (v *Verifier) read(raw json.RawMessage, kid string) (*proved, error) {
 		Claims: Claims{
 			Principal: who, Audience: p.Audience, Issuer: p.Issuer,
 			NotBefore: time.Unix(p.NotBefore, 0), Expires: time.Unix(p.Expires, 0),
-			Roles: p.Roles, Raw: raw,
+			Roles: p.Roles, Groups: p.Groups, Raw: raw,
 		},
 		claim: client.Claim{
 			Object: who.Object, Hosting: who.Hosting, Host: who.Host,
