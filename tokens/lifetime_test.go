@@ -136,6 +136,9 @@ func TestALifetimeIsKeptAndRecorded(t *testing.T) {
 	w.clearLife("tenant", "") // there is none: nothing changes
 	var got []string
 	for _, ev := range w.left() {
+		if !strings.Contains(ev.Action, "/lifetimes/") {
+			continue // the first signing keys
+		}
 		if !ev.Allowed || ev.Principal != operator.Object || ev.Name != "operator" || !ev.Time.Equal(w.now) {
 			t.Errorf("event %+v", ev)
 		}

@@ -58,6 +58,7 @@ func newStranger(t *testing.T, s *tokens.Service, now time.Time, token string) s
 	if _, err := v.keys.VerifySignature(ctx, token); err != nil {
 		t.Fatalf("with keys fetched now: %v", err)
 	}
+	synctest.Wait() // go-oidc keeps what it fetched a moment after it has answered
 	way.cut = true
 	return v
 }
