@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -13,7 +14,7 @@ type federatedIndex struct {
 	byName   map[innate.ObjectID]map[string]*FederatedCredential // name in lower case
 	exact    map[federatedKey]*FederatedCredential
 	patterns map[innate.ObjectID][]Pattern
-	issuers  map[string]int // how many credentials name it
+	issuers  map[federatedKey]int // how many credentials of a principal name it; the key has no subject
 }
 
 type federatedKey struct {
@@ -27,12 +28,23 @@ type Pattern struct {
 	Expression Expression
 }
 
+// Pattern is c with its expression, which for one with a subject says that sub
+// equals it. It was read before it was written: ok is false for one that cannot
+// be, and which admits nobody.
+func (c *FederatedCredential) Pattern() (_ Pattern, ok bool) {
+	if c.Matching == "" {
+		return Pattern{c, Expression{{Claim: "sub", Want: c.Subject}}}, true
+	}
+	e, err := ParseExpression(c.Matching)
+	return Pattern{c, e}, err == nil
+}
+
 func newFederatedIndex() federatedIndex {
 	return federatedIndex{
 		byName:   map[innate.ObjectID]map[string]*FederatedCredential{},
 		exact:    map[federatedKey]*FederatedCredential{},
 		patterns: map[innate.ObjectID][]Pattern{},
-		issuers:  map[string]int{},
+		issuers:  map[federatedKey]int{},
 	}
 }
 
@@ -54,14 +66,13 @@ func (f *federatedIndex) add(c *FederatedCredential, name string) {
 		f.byName[c.Principal] = map[string]*FederatedCredential{}
 	}
 	f.byName[c.Principal][name] = c
-	f.issuers[c.Issuer]++
+	f.issuers[federatedKey{principal: c.Principal, issuer: c.Issuer}]++
 	if c.Matching == "" {
 		f.exact[federatedKey{c.Principal, c.Issuer, c.Subject}] = c
 		return
 	}
-	// It was read before it was written: one that cannot be read admits nobody.
-	if e, err := ParseExpression(c.Matching); err == nil {
-		f.patterns[c.Principal] = append(slices.Clip(f.patterns[c.Principal]), Pattern{c, e})
+	if p, ok := c.Pattern(); ok {
+		f.patterns[c.Principal] = append(slices.Clip(f.patterns[c.Principal]), p)
 	}
 }
 
@@ -69,8 +80,9 @@ func (f *federatedIndex) drop(c *FederatedCredential, name string) {
 	if delete(f.byName[c.Principal], name); len(f.byName[c.Principal]) == 0 {
 		delete(f.byName, c.Principal)
 	}
-	if f.issuers[c.Issuer]--; f.issuers[c.Issuer] == 0 {
-		delete(f.issuers, c.Issuer)
+	named := federatedKey{principal: c.Principal, issuer: c.Issuer}
+	if f.issuers[named]--; f.issuers[named] == 0 {
+		delete(f.issuers, named)
 	}
 	if key := (federatedKey{c.Principal, c.Issuer, c.Subject}); f.exact[key] == c { // it may have gone to another name in the same commit
 		delete(f.exact, key)
@@ -106,25 +118,35 @@ func (d *Directory) Federated(principal innate.ObjectID, name string) (c Federat
 	return *p, true
 }
 
+// FederatedSome lists credentials of principal in no order, at most most of
+// them. They are shared: do not modify.
+func (d *Directory) FederatedSome(principal innate.ObjectID, most int) (some []*FederatedCredential) {
+	d.index.mu.RLock()
+	defer d.index.mu.RUnlock()
+	for _, c := range d.index.federated.byName[principal] {
+		if len(some) == most {
+			break
+		}
+		some = append(some, c)
+	}
+	return some
+}
+
 // FederatedOf lists the credentials of principal, by name. They are shared: do not modify.
 func (d *Directory) FederatedOf(principal innate.ObjectID) []*FederatedCredential {
-	d.index.mu.RLock()
-	var all []*FederatedCredential
-	for _, c := range d.index.federated.byName[principal] {
-		all = append(all, c)
-	}
-	d.index.mu.RUnlock()
+	all := d.FederatedSome(principal, math.MaxInt)
 	slices.SortFunc(all, func(a, b *FederatedCredential) int {
 		return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
 	})
 	return all
 }
 
-// Federates reports whether some credential names that issuer: only then are its keys worth fetching.
-func (d *Directory) Federates(issuer string) bool {
+// Federates reports whether some credential of principal names that issuer:
+// only then are its keys worth fetching.
+func (d *Directory) Federates(principal innate.ObjectID, issuer string) bool {
 	d.index.mu.RLock()
 	defer d.index.mu.RUnlock()
-	return d.index.federated.issuers[issuer] > 0
+	return d.index.federated.issuers[federatedKey{principal: principal, issuer: issuer}] > 0
 }
 
 func (x *index) appRole(row string, a *AppRoleAssignment) {
