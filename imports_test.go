@@ -29,7 +29,7 @@ var may = map[string]string{
 	"directory":                   "store audit bearer rest",
 	"access":                      "store audit bearer rest directory", // a scope is a path, not an object
 	"resources":                   "store audit bearer rest directory access",
-	"tokens":                      "store audit jwt seal ca rest directory discovery", // says who, never what is allowed
+	"tokens":                      "store audit jwt seal ca rest directory discovery", // says who, never what is allowed; an issuer's keys by discovery
 	"hosts":                       "store audit bearer rest ca feed feed/client directory resources",
 	"vault":                       "store audit bearer rest seal access",
 	"agent/caller":                "",      // states facts, has no policy
@@ -41,8 +41,8 @@ var may = map[string]string{
 	"agent":                       "audit feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch",
 	"admin":                       "rest", // asks as any client would
 	// The control plane: every noun wired on one listener. cmd and innatetest start the same one.
-	"server":     "access admin audit bearer ca directory feed feed/client hosts jwt resources rest seal store store/file tokens vault",
-	"platform":   "server agent admin", // the whole in one process: laptop, CI, tests
+	"server":     "access admin audit bearer ca directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",
+	"platform":   "server agent admin discovery", // the whole in one process: laptop, CI, tests
 	"cmd/innate": "*",
 	"innatetest": "*",
 }

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
@@ -23,37 +24,73 @@ const (
 	longestAssertion = 24 * time.Hour
 )
 
-// byAssertion proves an application by a JWT signed with a registered
-// certificate (RFC 7523 §2.2, managed-identity-endpoints §4.4). An assertion
-// may come again: MSAL for Node and for Python keep one for ten minutes.
-func (s *Service) byAssertion(q *request) (caller, error) {
+// byAssertion proves a client by a JWT: an application by one that it has signed
+// itself with a registered certificate (RFC 7523 §2.2, managed-identity-endpoints
+// §4.4), or whoever has a federated credential by another issuer's. What tells
+// them apart is whether iss is the client id.
+func (s *Service) byAssertion(ctx context.Context, q *request) (caller, error) {
 	q.credential = "client assertion"
+	a, err := q.read()
+	if err != nil {
+		return caller{}, err
+	}
+	if !strings.EqualFold(a.issuer, string(q.client)) {
+		return s.byFederation(ctx, q, a)
+	}
 	object, r, err := s.application(q)
 	if err != nil {
 		return caller{}, err
 	}
-	token, a, err := readAssertion(q.assertion)
-	if err != nil {
-		return caller{}, refusal(http.StatusBadRequest, "invalid_request", 50027, "The client assertion is not a valid JWT: %v", err)
-	}
-	client := string(q.client)
-	if !strings.EqualFold(a.issuer, client) {
-		return caller{}, unproved(700211, "The issuer of the client assertion is %s, and app %s has no federated credential for that issuer. With a certificate of its own, iss and sub are the client id", shown(a.issuer), client)
-	}
-	if !strings.EqualFold(a.subject, client) {
-		return caller{}, refusal(http.StatusBadRequest, "invalid_request", 700021,
-			"The subject of the client assertion is %s: want the client id %s, as iss has it", shown(a.subject), client)
-	}
-	if err := signedByRegistered(q, token, r); err != nil {
+	if err := s.checkOwn(q, a, r); err != nil {
 		return caller{}, err
 	}
-	if !s.assertable[strings.ToLower(a.audience)] {
-		return caller{}, unproved(700023, "The audience of the client assertion is %s: want %s/%s/oauth2/v2.0/token", shown(a.audience), s.config.Login, s.config.Tenant)
-	}
-	if err := a.checkTimes(q.now); err != nil {
-		return caller{}, unproved(700024, "The client assertion is not within its valid time range: %v", err)
+	if r.OneTime {
+		if err := s.spend(ctx, q, a); err != nil {
+			return caller{}, err
+		}
 	}
 	return caller{object: object, acr: acrKey}, nil
+}
+
+// checkOwn checks an assertion that r has signed itself. It may come again,
+// unless r is to be stricter: MSAL for Node and for Python keep one for ten minutes.
+func (s *Service) checkOwn(q *request, a *assertion, r directory.Registration) error {
+	if len(a.audience) != 1 {
+		return notAJWT(errors.New("its aud is not one string"))
+	}
+	if !strings.EqualFold(a.subject, string(q.client)) {
+		return refusal(http.StatusBadRequest, "invalid_request", 700021,
+			"The subject of the client assertion is %s: want the client id %s, as iss has it", shown(a.subject), q.client)
+	}
+	if err := signedByRegistered(q, a.token, r); err != nil {
+		return err
+	}
+	if !s.assertable[strings.ToLower(a.audience[0])] {
+		return unproved(700023, "The audience of the client assertion is %s: want %s/%s/oauth2/v2.0/token", shown(a.audience[0]), s.config.Login, s.config.Tenant)
+	}
+	if err := a.checkTimes(q.now); err != nil {
+		return err
+	}
+	if life := a.expires.Sub(a.begins(q.now)); life > longestAssertion {
+		return settled{unproved(700024, "The client assertion is good for %s: want at most %s", life, longestAssertion)}
+	}
+	return nil
+}
+
+// read is the client assertion, which is read once however often it is looked at.
+func (q *request) read() (*assertion, error) {
+	if q.presented == nil {
+		a, err := readAssertion(q.assertion)
+		if err != nil {
+			return nil, notAJWT(err)
+		}
+		q.presented = a
+	}
+	return q.presented, nil
+}
+
+func notAJWT(err error) error {
+	return settled{refusal(http.StatusBadRequest, "invalid_request", 50027, "The client assertion is not a valid JWT: %v", err)}
 }
 
 // assertionAudiences are the values of aud by which an assertion is for us: the
@@ -68,57 +105,73 @@ func assertionAudiences(c Config) map[string]bool {
 	return all
 }
 
-// An assertion is what a client says of itself in a JWT.
+// An assertion is what a client, or an issuer for it, says in a JWT.
 type assertion struct {
-	issuer, subject, audience string
-	notBefore, expires        time.Time // notBefore is zero when not said
+	token              *jwt.Token
+	claims             map[string]json.RawMessage // by their exact names
+	issuer, subject    string
+	audience           []string  // at least one
+	notBefore, expires time.Time // notBefore is zero when not said
+
+	// What need not be found again at a second look.
+	signed bool   // by a key of its issuer
+	keys   string // whether that issuer's keys could be had, for an Explanation
+	spent  bool   // its jti is kept
 }
 
 // readAssertion reads an assertion, unverified. Members are read by their exact
 // names, since the decoder of a struct would take Sub for sub.
-func readAssertion(compact string) (*jwt.Token, assertion, error) {
+func readAssertion(compact string) (*assertion, error) {
 	token, err := jwt.Parse(compact, jwt.PS256, jwt.RS256, jwt.ES256)
 	if err != nil {
-		return nil, assertion{}, err
+		return nil, err
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(token.Unverified(), &members); err != nil {
-		return nil, assertion{}, errors.New("its claims are not a JSON object")
+	a := &assertion{token: token}
+	if err := json.Unmarshal(token.Unverified(), &a.claims); err != nil {
+		return nil, errors.New("its claims are not a JSON object")
 	}
-	var a assertion
-	if a.issuer, err = text(members, "iss"); err != nil {
-		return nil, assertion{}, err
+	for _, one := range []struct {
+		name string
+		to   *string
+	}{{"iss", &a.issuer}, {"sub", &a.subject}} {
+		if json.Unmarshal(a.claims[one.name], one.to) != nil || *one.to == "" {
+			return nil, fmt.Errorf("its %s is not a string", one.name)
+		}
 	}
-	if a.subject, err = text(members, "sub"); err != nil {
-		return nil, assertion{}, err
+	if a.audience, err = audiences(a.claims["aud"]); err != nil {
+		return nil, err
 	}
-	if a.audience, err = text(members, "aud"); err != nil {
-		return nil, assertion{}, err
-	}
-	if a.expires, err = date(members["exp"]); err != nil {
-		return nil, assertion{}, fmt.Errorf("its exp %w", err)
+	if a.expires, err = date(a.claims["exp"]); err != nil {
+		return nil, fmt.Errorf("its exp %w", err)
 	}
 	for _, name := range []string{"nbf", "iat"} {
-		if raw, ok := members[name]; ok && a.notBefore.IsZero() {
+		if raw, ok := a.claims[name]; ok && a.notBefore.IsZero() {
 			if a.notBefore, err = date(raw); err != nil {
-				return nil, assertion{}, fmt.Errorf("its %s %w", name, err)
+				return nil, fmt.Errorf("its %s %w", name, err)
 			}
 		}
 	}
-	return token, a, nil
+	return a, nil
 }
 
-// text reads a member that is a string, or an array of one.
-func text(members map[string]json.RawMessage, name string) (string, error) {
-	var one string
-	if json.Unmarshal(members[name], &one) == nil && one != "" {
-		return one, nil
+// audiences reads aud, a string or an array of strings (RFC 7519 §4.1.3).
+func audiences(raw json.RawMessage) ([]string, error) {
+	var one *string
+	if json.Unmarshal(raw, &one) == nil && one != nil && *one != "" {
+		return []string{*one}, nil
 	}
-	var several []string
-	if json.Unmarshal(members[name], &several) == nil && len(several) == 1 {
-		return several[0], nil
+	var several []*string
+	if json.Unmarshal(raw, &several) != nil || len(several) == 0 {
+		return nil, errors.New("its aud is neither a string nor an array of strings")
 	}
-	return "", fmt.Errorf("its %s is not one string", name)
+	var all []string
+	for _, one := range several {
+		if one == nil || *one == "" {
+			return nil, errors.New("its aud is not an array of strings")
+		}
+		all = append(all, *one)
+	}
+	return all, nil
 }
 
 // date reads seconds since 1970, as a number or, as .NET writes them, a string.
@@ -134,20 +187,29 @@ func date(raw json.RawMessage) (time.Time, error) {
 	return time.Unix(int64(*seconds), 0), nil
 }
 
-func (a assertion) checkTimes(now time.Time) error {
-	begins := a.notBefore
-	if begins.IsZero() {
-		begins = now
+// begins is from when on a is good; when it does not say, that is now.
+func (a *assertion) begins(now time.Time) time.Time {
+	if a.notBefore.IsZero() {
+		return now
 	}
-	switch stamp := now.UTC().Format(time.RFC3339); {
+	return a.notBefore
+}
+
+// checkTimes checks that a has begun and has not ended. How long it is good in
+// all is bounded for an application's own alone: another issuer decides that
+// itself, and the tokens of some Kubernetes clusters are good for a year.
+func (a *assertion) checkTimes(now time.Time) error {
+	var wrong string
+	switch begins := a.begins(now); {
 	case now.Before(begins.Add(-clockSkew)):
-		return fmt.Errorf("it begins at %s and it is %s. Is the client's clock right?", begins.UTC().Format(time.RFC3339), stamp)
+		wrong = "it begins at " + begins.UTC().Format(time.RFC3339)
 	case now.After(a.expires.Add(clockSkew)):
-		return fmt.Errorf("it ended at %s and it is %s. Is the client's clock right?", a.expires.UTC().Format(time.RFC3339), stamp)
-	case a.expires.Sub(begins) > longestAssertion:
-		return fmt.Errorf("it is good for %s: want at most %s", a.expires.Sub(begins), longestAssertion)
+		wrong = "it ended at " + a.expires.UTC().Format(time.RFC3339)
+	default:
+		return nil
 	}
-	return nil
+	return settled{unproved(700024, "The client assertion is not within its valid time range: %s and it is %s. Is the clock right where it was made?",
+		wrong, now.UTC().Format(time.RFC3339))}
 }
 
 // signedByRegistered checks the signature with the registered certificate that

@@ -107,9 +107,9 @@ func (s *Service) exchange(ctx context.Context, q *request, by caller) (caller, 
 		return caller{}, err
 	}
 	q.exchange.subject, q.exchange.tokenID = c.Object, c.TokenID
-	who, err := s.subject(c, kid)
+	who, err := s.bearer(c, kid)
 	if err != nil {
-		return caller{}, err
+		return caller{}, badSubject("%v", err)
 	}
 	if c.Actor.depth() >= mostActors {
 		return caller{}, badSubject("has been exchanged by %d clients, one after another, which is the most", mostActors)
@@ -158,22 +158,22 @@ func (s *Service) presented(q *request) (c claims, kid string, err error) {
 	return c, token.KeyID, nil
 }
 
-// subject is whom the claims of a verified token name, as the directory has it
-// now, running where the token says.
-func (s *Service) subject(c claims, kid string) (caller, error) {
+// bearer is whom the claims of a verified token of ours name, as the directory
+// has it now, running where the token says. Its error says what the token is.
+func (s *Service) bearer(c claims, kid string) (caller, error) {
 	p, err := c.principal()
 	if err != nil {
-		return caller{}, badSubject("has claims that cannot be read: %v", err)
+		return caller{}, fmt.Errorf("has claims that cannot be read: %w", err)
 	}
 	if why, revoked := s.config.Revoked(p, kid); revoked {
-		return caller{}, badSubject("is revoked: %s", why)
+		return caller{}, fmt.Errorf("is revoked: %s", why)
 	}
 	object, ok := s.config.Directory.Object(p.Object)
 	switch {
 	case !ok || object.Client != p.Client:
-		return caller{}, badSubject("is that of %s, which is no longer in the directory", p.Object)
+		return caller{}, fmt.Errorf("is that of %s, which is no longer in the directory", p.Object)
 	case !object.Enabled:
-		return caller{}, badSubject("is that of %s, which is disabled", p.Object)
+		return caller{}, fmt.Errorf("is that of %s, which is disabled", p.Object)
 	}
 	return caller{
 		object: object, acr: c.AppACR + c.AzpACR, // a token has one of them

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -68,49 +69,64 @@ type caller struct {
 	standing standing // to the audience it asks for
 }
 
-// decide says who asks and for what. A refusal may only mean that this process
-// has not heard of what was just created: before one stands, it catches up and
-// decides again.
-func (s *Service) decide(ctx context.Context, q *request) (caller, audience, error) {
-	who, to, err := s.look(ctx, q)
-	if err == nil {
-		return who, to, nil
-	}
-	if err := s.config.Directory.Sync(ctx); err != nil {
-		return caller{}, audience{}, fmt.Errorf("catching up with the store: %w", err)
-	}
-	return s.look(ctx, q)
-}
-
-// look decides by what this process knows.
-func (s *Service) look(ctx context.Context, q *request) (caller, audience, error) {
-	who, err := s.prove(q)
-	if err != nil {
-		return caller{}, audience{}, err
-	}
-	if !who.object.Enabled {
-		return caller{}, audience{}, refusal(http.StatusBadRequest, "unauthorized_client", 7000112,
-			"Application %s is disabled. Whoever administers it may enable it again", q.client)
-	}
-	if q.exchange != nil {
-		if who, err = s.exchange(ctx, q, who); err != nil {
-			return caller{}, audience{}, err
+// decide says who asks and for what.
+func (s *Service) decide(ctx context.Context, q *request) (who caller, to audience, err error) {
+	err = s.twice(ctx, func() error {
+		if who, err = s.known(ctx, q); err != nil {
+			return err
 		}
-	}
-	to, err := s.audience(q.resource)
-	if err != nil {
-		return caller{}, audience{}, err
-	}
-	who.standing, err = s.standing(who.object, to)
+		if q.exchange != nil {
+			if who, err = s.exchange(ctx, q, who); err != nil {
+				return err
+			}
+		}
+		if to, err = s.audience(q.resource); err != nil {
+			return err
+		}
+		who.standing, err = s.standing(who.object, to)
+		return err
+	})
 	return who, to, err
 }
 
-func (s *Service) prove(q *request) (caller, error) {
+// twice decides by what this process knows. A refusal may only mean that it has
+// not heard of what was just created: before one stands that is not settled, it
+// catches up and decides again.
+func (s *Service) twice(ctx context.Context, look func() error) error {
+	err := look()
+	if err == nil || errors.As(err, new(settled)) {
+		return err
+	}
+	if err := s.config.Directory.Sync(ctx); err != nil {
+		return fmt.Errorf("catching up with the store: %w", err)
+	}
+	return look()
+}
+
+// A settled refusal is one that nothing which the store may have can change.
+type settled struct{ error }
+
+func (s settled) Unwrap() error { return s.error }
+
+// known is the client that has proved who it is, and may ask.
+func (s *Service) known(ctx context.Context, q *request) (caller, error) {
+	who, err := s.prove(ctx, q)
+	if err != nil {
+		return caller{}, err
+	}
+	if !who.object.Enabled {
+		return caller{}, refusal(http.StatusBadRequest, "unauthorized_client", 7000112,
+			"Application %s is disabled. Whoever administers it may enable it again", q.client)
+	}
+	return who, nil
+}
+
+func (s *Service) prove(ctx context.Context, q *request) (caller, error) {
 	switch {
 	case q.certificate != nil:
 		return s.byCertificate(q)
 	case q.assertion != "":
-		return s.byAssertion(q)
+		return s.byAssertion(ctx, q)
 	default:
 		return s.bySecret(q)
 	}

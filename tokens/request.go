@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -43,10 +44,13 @@ type request struct {
 	basic     bool             // the secret came by HTTP Basic
 	assurance innate.Assurance // how surely the agent recognised its caller; only beside a certificate
 
+	presented *assertion // assertion, read when it is first looked at
+
 	exchange *exchange // nil unless the client asks for another's token
 
 	credential string // what kind of proof it is, and which: for the record
 	key        string
+	federated  map[string]string // what the record says of a federated assertion
 }
 
 // begin reads what a request says about itself whatever its body says.
@@ -97,6 +101,7 @@ func (q *request) event(ev audit.Event) audit.Event {
 	if ev.Detail == nil {
 		ev.Detail = map[string]string{}
 	}
+	maps.Copy(ev.Detail, q.federated)
 	if q.credential != "" {
 		ev.Detail["credential"] = q.credential
 	}

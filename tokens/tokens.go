@@ -27,12 +27,13 @@ import (
 	"innate/audit"
 	"innate/ca"
 	"innate/directory"
+	"innate/discovery"
 	"innate/rest"
 	"innate/seal"
 	"innate/store"
 )
 
-// Config says what a Service needs. Only MayExchange with Revoked, OnRevoke, NewKey, Lifetime, Now and Log may be left out.
+// Config says what a Service needs. Only MayExchange with Revoked, OnRevoke, Outside, NewKey, Lifetime, Now and Log may be left out.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -50,11 +51,15 @@ type Config struct {
 	// a client's own tokens. nil means that no token is exchanged.
 	MayExchange func(ctx context.Context, actor innate.Principal, subject directory.Object, resource string) error
 	// Revoked says whether a token of ours is revoked, and why: bearer is whom it names, Token and IssuedAt
-	// included, and key the kid of its signature. Required with MayExchange.
+	// included, and key the kid of its signature. Required with MayExchange; else nil means that none is.
 	Revoked func(bearer innate.Principal, key string) (why string, revoked bool)
 	// OnRevoke runs in the transaction that withdraws a signing key: whoever verifies
 	// tokens refuses those that it signed. nil means that nobody is told.
 	OnRevoke func(tx store.Tx, kid string) error
+
+	// Outside is how far to go for the keys of issuers that federated credentials
+	// name; its zero value is the internet and nothing inside.
+	Outside discovery.Outside
 
 	// NewKey makes an RSA signing key; nil means a new one of 2048 bits from crypto/rand. A test
 	// that starts many services may make one key for all: it is the slowest thing at a first start.
@@ -100,6 +105,9 @@ func (c *Config) check() error {
 	if err := Life(c.Lifetime).check(); err != nil {
 		return fmt.Errorf("tokens: Config.Lifetime: %w", err)
 	}
+	if c.Revoked == nil {
+		c.Revoked = func(innate.Principal, string) (string, bool) { return "", false }
+	}
 	if c.OnRevoke == nil {
 		c.OnRevoke = func(store.Tx, string) error { return nil }
 	}
@@ -121,6 +129,7 @@ type Service struct {
 	keys       *ring
 	services   map[string]*FirstParty // by identifier URI as uriKey spells it, and by app id
 	assertable map[string]bool        // what an assertion may have as aud, in lower case
+	issuers    *discovery.Issuers     // of federated credentials
 	peers      peers
 	throttle   *throttle
 	lifetimes  *lifetimes
@@ -142,6 +151,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		keys:       keys,
 		services:   byURI(c.Services),
 		assertable: assertionAudiences(c),
+		issuers:    discovery.NewIssuers(discovery.IssuersConfig{HTTP: c.Outside.Client(), Now: c.Now, Log: c.Log}),
 		throttle:   newThrottle(),
 		lifetimes:  newLifetimes(c.DB, Life(c.Lifetime)),
 		issuer:     [3]string{1: base + "/", 2: base + "/v2.0"},
