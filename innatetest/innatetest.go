@@ -23,6 +23,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -55,6 +56,15 @@ type Option func(*platform.Config)
 // WithClock gives the platform another clock.
 func WithClock(now func() time.Time) Option {
 	return func(c *platform.Config) { c.Now = now }
+}
+
+// WithIssuer lets federated credentials name an issuer at host, a name or
+// name:port, which is on loopback or a private network; roots are the
+// authorities its server's certificate may be of.
+func WithIssuer(host string, roots *x509.CertPool) Option {
+	return func(c *platform.Config) {
+		c.Outside.Allow, c.Outside.Roots = append(c.Outside.Allow, host), roots
+	}
 }
 
 // Start runs a platform until the test ends.

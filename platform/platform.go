@@ -26,6 +26,7 @@ import (
 	"innate"
 	"innate/admin"
 	"innate/agent"
+	"innate/discovery"
 	"innate/server"
 )
 
@@ -41,6 +42,8 @@ type Config struct {
 	NewKey func() (*rsa.PrivateKey, error) // see tokens.Config
 	Now    func() time.Time
 	Log    *slog.Logger
+
+	Outside discovery.Outside // see tokens.Config
 }
 
 // A Platform is a control plane and an agent in this process.
@@ -108,7 +111,7 @@ func Open(ctx context.Context, c Config) (_ *Platform, err error) {
 	names := &names{path: p.Dir.Hosts()}
 	if p.Server, err = server.New(ctx, server.Config{
 		Dir: p.Dir.control(), Listener: l, Socket: p.Dir.Socket(), Operator: os.Getuid(), Dev: true,
-		Names: names.add, NewKey: c.NewKey, Now: c.Now, Log: c.Log,
+		Names: names.add, Outside: c.Outside, NewKey: c.NewKey, Now: c.Now, Log: c.Log,
 	}); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ import (
 	"innate/audit"
 	"innate/ca"
 	"innate/directory"
+	"innate/discovery"
 	"innate/feed"
 	"innate/feed/client"
 	"innate/hosts"
@@ -55,6 +56,8 @@ type Config struct {
 	NewKey func() (*rsa.PrivateKey, error) // see tokens.Config; refused unless Dev
 	Now    func() time.Time
 	Log    *slog.Logger
+
+	Outside discovery.Outside // see tokens.Config
 }
 
 // A Server is the control plane of one platform.
@@ -160,7 +163,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		Reserved: func(uri string) bool { return s.tokens.FirstParty(uri) },
 		OnDelete: []func(store.Tx, directory.Object) error{
 			func(tx store.Tx, gone directory.Object) error { return access.DeleteOf(tx, gone.ID) },
-			tokens.Forget,
+			tokens.DeleteOf,
 			func(tx store.Tx, gone directory.Object) error {
 				return feed.Revoke(tx, client.RevokedIdentity, string(gone.ID), c.Now(), longestToken)
 			},
@@ -199,7 +202,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		OnRevoke: func(tx store.Tx, kid string) error {
 			return feed.Revoke(tx, client.RevokedKey, kid, c.Now(), longestToken)
 		},
-		NewKey: c.NewKey, Now: c.Now, Log: c.Log,
+		Outside: c.Outside, NewKey: c.NewKey, Now: c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}
@@ -307,7 +310,8 @@ func (s *Server) Bundle() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.Certificate(ca.Servers).Raw})
 }
 
-// forget drops revocations that no living token can need, every hour.
+// forget drops, every hour, revocations that no living token can need and
+// assertions that nobody could present again.
 func (s *Server) forget(ctx context.Context) error {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
@@ -320,6 +324,9 @@ func (s *Server) forget(ctx context.Context) error {
 				return feed.Forget(tx, s.config.Now())
 			}); err != nil && ctx.Err() == nil {
 				s.config.Log.Error("forgetting old revocations", "err", err)
+			}
+			if err := s.tokens.Forget(ctx); err != nil && ctx.Err() == nil {
+				s.config.Log.Error("forgetting old assertions", "err", err)
 			}
 		}
 	}

@@ -184,16 +184,6 @@ func (s *Service) ClearLifetime(ctx context.Context, who innate.Principal, of, n
 	return err
 }
 
-// Forget removes, in the transaction that deletes a principal, the lifetimes of
-// the identity and of the audience that it was.
-func Forget(tx store.Tx, gone directory.Object) error {
-	lifetimeRows.Delete(tx, lifetimeRow(OfIdentity, string(gone.ID)))
-	if gone.Kind == directory.Application {
-		lifetimeRows.Delete(tx, lifetimeRow(OfAudience, string(gone.Client)))
-	}
-	return nil
-}
-
 // lifetimeOf finds what a lifetime is of, and the principal that it goes with;
 // holder is empty where that is forever. What is not there is looked for again
 // with all that was committed before the call.

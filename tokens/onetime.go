@@ -85,8 +85,8 @@ func (s *Service) Forget(ctx context.Context) error {
 	return nil
 }
 
-// DeleteOf removes what is kept for a client that is gone.
-func DeleteOf(tx store.Tx, client innate.ClientID) {
+// dropSeen removes what is kept of a client's assertions.
+func dropSeen(tx store.Tx, client innate.ClientID) {
 	for row := range seenAssertions.All(tx, string(client)+"/", "") {
 		seenAssertions.Delete(tx, row)
 	}

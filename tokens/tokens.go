@@ -158,6 +158,17 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	}, nil
 }
 
+// DeleteOf removes what is kept for a principal, in the transaction that deletes
+// it: its lifetimes, as an identity and as an audience, and its one-time assertions.
+func DeleteOf(tx store.Tx, gone directory.Object) error {
+	lifetimeRows.Delete(tx, lifetimeRow(OfIdentity, string(gone.ID)))
+	if gone.Kind == directory.Application {
+		lifetimeRows.Delete(tx, lifetimeRow(OfAudience, string(gone.Client)))
+		dropSeen(tx, gone.Client)
+	}
+	return nil
+}
+
 // Handler serves LOGIN: the token endpoint, discovery and keys.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()

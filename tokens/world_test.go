@@ -141,7 +141,7 @@ func openWorld(ctx context.Context, dir string, engine store.Engine) (*world, er
 	if w.directory, err = directory.New(directory.Config{
 		DB: w.db, Audit: w.log, Tenant: tenant, Graph: "https://graph.innate.test", Now: clock,
 		MayEdit:  func(context.Context, innate.Principal, string) error { return nil },
-		OnDelete: []func(store.Tx, directory.Object) error{tokens.Forget},
+		OnDelete: []func(store.Tx, directory.Object) error{tokens.DeleteOf},
 	}); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 	"golang.org/x/sync/errgroup"
 
+	"innate/discovery"
 	"innate/platform"
 )
 
@@ -148,6 +149,7 @@ func expand(value string) (string, error) {
 func (s *session) devCommand() *cobra.Command {
 	var file, envFile string
 	var port int
+	var outside outside
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Keep a platform up for a day's work or a CI job, as one small file says", Args: cobra.NoArgs,
 		Long: `Runs a control plane and this host's agent until Ctrl-C, and keeps what exists on
@@ -156,16 +158,21 @@ an identity with 'innate run --app NAME -- PROGRAM' from another shell.
 
 The platform is new at each start, listens on loopback only, and is not for production.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.dev(cmd.Context(), file, cmd.Flags().Changed("file"), envFile, port)
+			reach, err := outside.read()
+			if err != nil {
+				return err
+			}
+			return s.dev(cmd.Context(), file, cmd.Flags().Changed("file"), envFile, port, reach)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "innate.yaml", "what is to exist")
 	cmd.Flags().StringVar(&envFile, "env-file", "", "write what other programs need to this `file`: addresses, trust, ids; it appears when all is ready")
 	cmd.Flags().IntVar(&port, "port", 0, "port on loopback; 0 means any free one")
+	outside.flags(cmd)
 	return cmd
 }
 
-func (s *session) dev(ctx context.Context, file string, named bool, envFile string, port int) error {
+func (s *session) dev(ctx context.Context, file string, named bool, envFile string, port int, reach discovery.Outside) error {
 	want, err := readDeclaration(file, named)
 	if err != nil {
 		return err
@@ -186,7 +193,7 @@ func (s *session) dev(ctx context.Context, file string, named bool, envFile stri
 		return err
 	}
 	p, err := platform.Open(ctx, platform.Config{
-		Dir: filepath.Join(dir, "platform"), Port: port, Stub: []string{stub, "launch"}, Log: s.log(),
+		Dir: filepath.Join(dir, "platform"), Port: port, Stub: []string{stub, "launch"}, Log: s.log(), Outside: reach,
 	})
 	if err != nil {
 		return err

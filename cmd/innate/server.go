@@ -15,6 +15,7 @@ import (
 func (s *session) serverCommand() *cobra.Command {
 	var dir, listen string
 	var operator int
+	var outside outside
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
 		Long: `Runs the control plane on the platform that 'innate server init' made.
@@ -23,12 +24,16 @@ Its names are login., management., graph., hosts. and *.vault. under the domain;
 they must resolve here for whoever uses it. Certificates come from its own
 authority and renew themselves.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			reach, err := outside.read()
+			if err != nil {
+				return err
+			}
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
 				return err
 			}
 			srv, err := server.New(cmd.Context(), server.Config{
-				Dir: dir, Listener: l, Socket: s.socket, Operator: operator, Log: s.log(),
+				Dir: dir, Listener: l, Socket: s.socket, Operator: operator, Outside: reach, Log: s.log(),
 			})
 			if err != nil {
 				l.Close()
@@ -41,6 +46,7 @@ authority and renew themselves.`,
 	cmd.PersistentFlags().StringVar(&dir, "dir", "/var/lib/innate/control", "the platform's `folder`")
 	cmd.Flags().StringVar(&listen, "listen", ":443", "`address` to listen on")
 	cmd.Flags().IntVar(&operator, "operator", -1, "`uid` that may use the administrators' socket, beside root")
+	outside.flags(cmd)
 
 	var domain string
 	init := &cobra.Command{
