@@ -54,3 +54,27 @@ func BenchmarkIssue(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFederated is a token for another issuer's, of an application with
+// that one credential, and with ten thousand.
+func BenchmarkFederated(b *testing.B) {
+	s := startStranger(b)
+	compact := s.token(nil).compact(b)
+	bench := func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(32)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				rec := httptest.NewRecorder()
+				s.tokens.Handler().ServeHTTP(rec, request(tokenPath, "grant_type=client_credentials", "client_id="+string(s.client),
+					"client_assertion="+compact, "client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "scope="+vault+"/.default"))
+				if rec.Code != 200 {
+					b.Fatal(rec.Body)
+				}
+			}
+		})
+	}
+	b.Run("of-1", bench)
+	s.many(s.object.ID, 9999)
+	b.Run("of-10000", bench)
+}

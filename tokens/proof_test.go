@@ -121,35 +121,39 @@ func (l lagging) Sync(ctx context.Context) (store.Revision, error) {
 	return l.Engine.Sync(ctx)
 }
 
+// lag makes w write to a new store through one server, while its token service,
+// once it is started again, reads that store through another, which lags.
+func (w *world) lag() lagging {
+	w.t.Helper()
+	engine, err := file.Create(w.t.TempDir() + "/store")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.db, err = store.Open(w.t.Context(), engine); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { w.db.Close() })
+	slow := lagging{engine, new(sync.Mutex), new(sync.Once)}
+	if w.config.DB, err = store.Open(w.t.Context(), slow); err != nil {
+		w.t.Fatal(err)
+	}
+	if w.config.Directory, err = directory.New(directory.Config{
+		DB: w.config.DB, Audit: w.log, Tenant: tenant, Graph: "https://graph.innate.test",
+		MayEdit: func(context.Context, innate.Principal, string) error { return nil },
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return slow
+}
+
 // An application created through one server is known to every other at once.
 func TestWhatWasJustCreatedElsewhereIsNotUnknown(t *testing.T) {
 	w := start(t)
-	engine, err := file.Create(t.TempDir() + "/store")
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, err := store.Open(t.Context(), engine)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.Close()
-	slow := lagging{engine, new(sync.Mutex), new(sync.Once)}
-	there, err := store.Open(t.Context(), slow)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.config.DB = there
-	if w.config.Directory, err = directory.New(directory.Config{
-		DB: there, Audit: w.log, Tenant: tenant, Graph: "https://graph.innate.test",
-		MayEdit: func(context.Context, innate.Principal, string) error { return nil },
-	}); err != nil {
-		t.Fatal(err)
-	}
+	slow := w.lag()
 	s, err := tokens.New(t.Context(), w.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.db = here
 	slow.behind.Lock()
 	client, secret := w.application()
 	a := w.send(s.Handler(), request(tokenPath, "grant_type=client_credentials", "client_id="+string(client),
