@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"innate/directory"
 	"innate/jwt"
+	"innate/tokens"
 )
 
 // FuzzTokenForm sends any body and query: the answer is a refusal in Entra's
@@ -104,6 +106,52 @@ func FuzzClaims(f *testing.F) {
 		}
 		if cc := stringsOf(got["xms_cc"]); cc != nil && (len(cc) != 1 || cc[0] != "cp1") {
 			t.Errorf("%s: xms_cc %q", claims, cc)
+		}
+	})
+}
+
+// FuzzFederatedAssertion has an issuer that is trusted sign any claims: only
+// those of the one who is trusted, for us, and not over, get a token.
+func FuzzFederatedAssertion(f *testing.F) {
+	s := startStranger(f)
+	signer, err := jwt.NewSigner(s.key, jwt.ES256, map[string]any{"kid": "k1"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := json.Marshal(s.token(nil).claims)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"iss":"x","sub":"repo:contoso/orders:ref:refs/heads/main","aud":["a","api://AzureADTokenExchange"],"exp":"1772366400.5"}`))
+	f.Add([]byte(`{"iss":{},"sub":null,"aud":[[]],"exp":-0}`))
+	f.Fuzz(func(t *testing.T, claims []byte) {
+		compact, err := signer.Sign(json.RawMessage(bytes.ReplaceAll(claims, []byte("ISSUER"), []byte(s.url))))
+		if err != nil {
+			return // not JSON
+		}
+		rec := httptest.NewRecorder()
+		s.tokens.Handler().ServeHTTP(rec, raw(tokenPath, url.Values{
+			"grant_type": {"client_credentials"}, "client_id": {string(s.client)}, "scope": {vault + "/.default"},
+			"client_assertion": {compact}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		}.Encode()))
+		if rec.Code >= http.StatusInternalServerError {
+			t.Fatalf("%d %s", rec.Code, rec.Body)
+		}
+		x, err := s.tokens.Explain(t.Context(), s.client, compact)
+		if err != nil || (rec.Code == http.StatusOK) != (x.Verdict == tokens.Admitted) {
+			t.Fatalf("%d %s, and the explanation is %+v, %v", rec.Code, rec.Body, x, err)
+		}
+		if rec.Code != http.StatusOK {
+			return
+		}
+		var got map[string]any
+		if err := json.Unmarshal(claims, &got); err != nil {
+			t.Fatalf("a token for %s", claims)
+		}
+		aud, _ := json.Marshal(got["aud"])
+		if got["sub"] != subject || !bytes.Contains(aud, []byte(`"`+directory.FederatedAudience+`"`)) || got["exp"] == nil {
+			t.Errorf("a token for %s", claims)
 		}
 	})
 }

@@ -126,10 +126,7 @@ func TestWhatWasSeenIsForgottenWhenItCannotComeAgain(t *testing.T) {
 	if n := w.rows(seen); n != 1 {
 		t.Errorf("%d are kept, want the last", n)
 	}
-	w.update(func(tx store.Tx) error {
-		tokens.DeleteOf(tx, client)
-		return w.directory.DeleteObject(tx, object.ID)
-	})
+	w.update(func(tx store.Tx) error { return w.directory.DeleteObject(tx, object.ID) })
 	if n := w.rows(seen); n != 0 {
 		t.Errorf("%d are kept of an application that is gone", n)
 	}

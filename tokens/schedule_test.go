@@ -43,18 +43,18 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return rec.Result(), nil
 }
 
-// A stranger verifies with the keys that it fetched when it was made.
-type stranger struct {
+// A verifier verifies with the keys that it fetched when it was made.
+type verifier struct {
 	made time.Time
 	keys *oidc.RemoteKeySet
 }
 
-// newStranger fetches the keys by the first token that it is shown.
-func newStranger(t *testing.T, s *tokens.Service, now time.Time, token string) stranger {
+// newVerifier fetches the keys by the first token that it is shown.
+func newVerifier(t *testing.T, s *tokens.Service, now time.Time, token string) verifier {
 	t.Helper()
 	way := &direct{to: s}
 	ctx := oidc.ClientContext(t.Context(), &http.Client{Transport: way})
-	v := stranger{now, oidc.NewRemoteKeySet(ctx, login+"/"+tenant+"/discovery/v2.0/keys")}
+	v := verifier{now, oidc.NewRemoteKeySet(ctx, login+"/"+tenant+"/discovery/v2.0/keys")}
 	if _, err := v.keys.VerifySignature(ctx, token); err != nil {
 		t.Fatalf("with keys fetched now: %v", err)
 	}
@@ -167,7 +167,7 @@ func (w *world) pair(c tokens.Config) [2]*tokens.Service {
 // A yearbook is the tokens and the verifiers of the last days, the oldest first. A key goes a day after its last token ends.
 type yearbook struct {
 	tokens    []issued
-	strangers []stranger
+	verifiers []verifier
 }
 
 type issued struct {
@@ -209,13 +209,13 @@ func TestInAYearOfKeysNoVerifierThatFetchesOnceADayRefusesAToken(t *testing.T) {
 				lastSigned[kid] = now
 				h := held[alg]
 				h.tokens = append(h.tokens, issued{token, now})
-				h.strangers = append(h.strangers, newStranger(t, s, now, token))
-				h.strangers = slices.DeleteFunc(h.strangers, func(v stranger) bool { return now.Sub(v.made) > 25*time.Hour })
-				if _, err := h.strangers[0].keys.VerifySignature(t.Context(), token); err != nil {
-					t.Fatalf("%s: %s: with keys fetched %s ago: %v", now, alg, now.Sub(h.strangers[0].made), err)
+				h.verifiers = append(h.verifiers, newVerifier(t, s, now, token))
+				h.verifiers = slices.DeleteFunc(h.verifiers, func(v verifier) bool { return now.Sub(v.made) > 25*time.Hour })
+				if _, err := h.verifiers[0].keys.VerifySignature(t.Context(), token); err != nil {
+					t.Fatalf("%s: %s: with keys fetched %s ago: %v", now, alg, now.Sub(h.verifiers[0].made), err)
 				}
 				h.tokens = slices.DeleteFunc(h.tokens, func(i issued) bool { return now.Sub(i.at) > c.Lifetime+24*time.Hour })
-				fresh := h.strangers[len(h.strangers)-1]
+				fresh := h.verifiers[len(h.verifiers)-1]
 				if _, err := fresh.keys.VerifySignature(t.Context(), h.tokens[0].token); err != nil {
 					t.Fatalf("%s: %s: a token of %s, with keys fetched now: %v", now, alg, h.tokens[0].at, err)
 				}
