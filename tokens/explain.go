@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"innate"
-	"innate/directory"
 )
 
 // The verdicts of an Explanation.
@@ -62,10 +60,8 @@ const (
 
 func (c Clause) fails() bool { return !c.Holds }
 
-const (
-	mostExplained = 50   // credentials of an Explanation
-	mostCompared  = 1000 // credentials among which a refusal's closest is sought
-)
+// mostExplained bounds the credentials of an Explanation.
+const mostExplained = 50
 
 // Explain holds an assertion of another issuer against every federated
 // credential of client, and says what the token endpoint would decide. It issues
@@ -90,7 +86,7 @@ func (s *Service) Explain(ctx context.Context, client innate.ClientID, compact s
 	object, ok := s.config.Directory.ByClient(client)
 	if a := q.presented; a != nil && ok {
 		x.Keys = a.keys
-		all := a.closest(s.config.Directory.FederatedOf(object.ID))
+		all := a.compare(s.config.Directory.FederatedOf(object.ID))
 		x.More = max(0, len(all)-mostExplained)
 		for _, c := range all[:len(all)-x.More] {
 			x.Credentials = append(x.Credentials, a.explain(c, q.now))
@@ -101,7 +97,7 @@ func (s *Service) Explain(ctx context.Context, client innate.ClientID, compact s
 
 // explain is c as people read it, with what does not depend on the credential:
 // the signature and the time.
-func (a *assertion) explain(c candidate, now time.Time) Candidate {
+func (a *assertion) explain(c comparison, now time.Time) Candidate {
 	signed := Clause{
 		Claim: "signature", Wanted: "a key of " + c.Issuer, Presented: fmt.Sprintf("%s by the key '%s'", a.token.Alg, a.token.KeyID),
 		Operator: SignedBy, Holds: a.signed && a.issuer == c.Issuer,
@@ -115,62 +111,6 @@ func (a *assertion) explain(c candidate, now time.Time) Candidate {
 		clauses[i].Presented = clipped(clauses[i].Presented)
 	}
 	return Candidate{c.Name, append(clauses, timely)}
-}
-
-// A candidate is a credential with how an assertion stands to it.
-type candidate struct {
-	*directory.FederatedCredential
-	clauses []Clause
-	failing int // how many of them do not hold
-	common  int // how many bytes those have in common with what is wanted, from their beginnings
-}
-
-// closest puts credentials in order of how much an assertion is what they want.
-func (a *assertion) closest(credentials []*directory.FederatedCredential) []candidate {
-	all := make([]candidate, 0, len(credentials))
-	for _, credential := range credentials {
-		p, ok := credential.Pattern()
-		if !ok {
-			continue
-		}
-		c := candidate{FederatedCredential: credential, clauses: a.heldTo(p)}
-		for _, clause := range c.clauses {
-			if !clause.Holds {
-				c.failing++
-				c.common += commonBytes(clause.Wanted, clause.Presented)
-			}
-		}
-		all = append(all, c)
-	}
-	slices.SortFunc(all, func(x, y candidate) int {
-		return cmp.Or(cmp.Compare(x.failing, y.failing), cmp.Compare(y.common, x.common), cmp.Compare(x.Name, y.Name))
-	})
-	return all
-}
-
-func commonBytes(a, b string) (n int) {
-	for n < min(len(a), len(b)) && a[n] == b[n] {
-		n++
-	}
-	return n
-}
-
-// noteClosest puts into the record of a refusal which credential came closest
-// and where the assertion differs from it: whoever may read the log finds it by
-// the trace id of the answer, which says neither.
-func (s *Service) noteClosest(q *request, principal innate.ObjectID, a *assertion) {
-	all := a.closest(s.config.Directory.FederatedSome(principal, mostCompared))
-	if len(all) == 0 {
-		return
-	}
-	var differs []string
-	for _, c := range all[0].clauses {
-		if !c.Holds {
-			differs = append(differs, fmt.Sprintf("%s: has %s, credential '%s' wants %s",
-				printable(c.Claim), printable(c.Presented), all[0].Name, printable(c.Wanted)))
-		}
-	}
-	q.federated["closest"], q.federated["differs"] = all[0].Name, strings.Join(differs, "; ")
 }
 
 // plain is a claim as a text: a string without its quotes, all else as JSON has it.

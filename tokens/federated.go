@@ -175,20 +175,17 @@ func (s *Service) issuerKey(ctx context.Context, a *assertion) (jwt.Key, error) 
 		return jwt.Key{}, absent
 	}
 	key, err := s.issuers.Get(ctx, a.issuer, kid, alg)
-	var no *discovery.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		a.keys = "the keys of " + a.issuer
 		return key, nil
-	case errors.As(err, &no) && !no.Temporary:
-		a.keys = no.Text
-		return jwt.Key{}, settled{absent}
 	}
 	a.keys = err.Error()
+	if no := (*discovery.Error)(nil); errors.As(err, &no) && !no.Temporary {
+		return jwt.Key{}, settled{absent}
+	}
 	return jwt.Key{}, settled{&innate.Refusal{
-		Status: http.StatusServiceUnavailable, OAuth: "temporarily_unavailable", Code: 90033, RetryAfter: keysAgain,
-		Text:  fmt.Sprintf("The keys of the issuer %s of the client assertion cannot be had at this moment: try again", shown(a.issuer)),
-		Cause: errors.Join(err, errors.Unwrap(err)),
+		Status: http.StatusServiceUnavailable, OAuth: "temporarily_unavailable", Code: 90033, RetryAfter: keysAgain, Cause: err,
+		Text: fmt.Sprintf("The keys of the issuer %s of the client assertion cannot be had at this moment: try again", shown(a.issuer)),
 	}}
 }
 

@@ -162,6 +162,22 @@ func TestAPatternAdmitsWhatItSaysAndNoMore(t *testing.T) {
 	s.claims(s.present(s.token(nil)))
 }
 
+// Two issuers that one client trusts may not speak for each other.
+func TestAnIssuerSpeaksForItsOwnSubjectsAlone(t *testing.T) {
+	s := startStranger(t)
+	key := newKey(t)
+	second := newIssuer(t, "", jwt.Key{ID: "k1", Alg: jwt.ES256, Public: key.Public()})
+	s.federate(s.object.ID, directory.FederatedCredential{Name: "exact", Issuer: second.url, Subject: "a"})
+	s.federate(s.object.ID, directory.FederatedCredential{Name: "pattern", Issuer: second.url, Matching: "claims['sub'] matches 'b*'"})
+	for _, sub := range []string{"a", "bc"} {
+		s.present(s.token(map[string]any{"sub": sub})).refused(401, "invalid_client", "700213")
+		a := s.token(map[string]any{"sub": sub, "iss": second.url}) // signed by the first's key
+		s.present(a).refused(401, "invalid_client", "700027")
+		a.key = key
+		s.claims(s.present(a))
+	}
+}
+
 func TestADoubtfulFederatedAssertionGetsNoToken(t *testing.T) {
 	s := startStranger(t)
 	twin := newKey(t) // has the right kid
