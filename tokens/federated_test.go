@@ -470,3 +470,23 @@ func TestACredentialMadeElsewhereIsNotUnknown(t *testing.T) {
 	}
 	slow.asked.Do(slow.behind.Unlock)
 }
+
+// What no state of the store can change is refused at once; what might be new
+// is refused only after a look at the newest.
+func TestOnlyARefusalThatMightBeStaleCatchesUpFirst(t *testing.T) {
+	w := start(t)
+	slow := w.lag()
+	w.reach()
+	slow.behind.Lock()
+	const nobody = "0f8fad5b-d9cb-469f-a165-70867728950e"
+	w.assert(nobody, "x").refused(400, "invalid_request", "50027")
+	if slow.behind.TryLock() {
+		t.Error("the store was asked about what is no JWT")
+	}
+	s := &stranger{issuer: &issuer{url: "https://example.org"}, clock: &clock{now: w.now}, key: newKey(t)}
+	w.assert(nobody, s.token(nil).compact(t)).refused(400, "unauthorized_client", "700016")
+	if !slow.behind.TryLock() {
+		t.Error("a client was refused as unknown, and the store was not asked")
+	}
+	slow.behind.Unlock()
+}

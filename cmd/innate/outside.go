@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,18 +25,23 @@ func (o *outside) flags(cmd *cobra.Command) {
 
 func (o *outside) read() (discovery.Outside, error) {
 	reach := discovery.Outside{Allow: o.inside}
+	for _, host := range o.inside {
+		if host == "" || strings.ContainsAny(host, "/*@ ") {
+			return reach, fmt.Errorf("--issuer-inside %q: want a host name, or HOST:PORT, and no more", host)
+		}
+	}
 	if o.ca == "" {
 		return reach, nil
 	}
 	pem, err := os.ReadFile(o.ca)
 	if err != nil {
-		return reach, err
+		return reach, fmt.Errorf("reading --issuer-ca: %w", err)
 	}
 	if reach.Roots, err = x509.SystemCertPool(); err != nil {
 		reach.Roots = x509.NewCertPool() // a machine without any has these alone
 	}
 	if !reach.Roots.AppendCertsFromPEM(pem) {
-		return reach, fmt.Errorf("%s: want certificates in PEM", o.ca)
+		return reach, fmt.Errorf("--issuer-ca %s: want certificates in PEM", o.ca)
 	}
 	return reach, nil
 }
