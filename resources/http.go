@@ -36,6 +36,8 @@ func (s *Resources) allRoutes() []route {
 		resource = group + "/providers/{ns}/{type}/{name}"
 		settings = group + "/providers/microsoft.web/sites/{name}/config/appsettings"
 		vaults   = sub + "/providers/microsoft.keyvault"
+
+		federated = resource + "/federatedidentitycredentials"
 	)
 	return []route{
 		at("GET", "subscriptions", s.listSubscriptions),
@@ -70,6 +72,10 @@ func (s *Resources) allRoutes() []route {
 		at("DELETE", resource, s.deleteOne),
 		at("PUT", settings, s.putSettings),
 		at("POST", settings+"/list", s.listSettings),
+		at("GET", federated, s.listFederated),
+		at("GET", federated+"/{credential}", s.getFederated),
+		at("PUT", federated+"/{credential}", s.putFederated),
+		at("DELETE", federated+"/{credential}", s.deleteFederated),
 		at("POST", resource+"/{action}", s.act),
 	}
 }
