@@ -22,7 +22,7 @@ Issuer, subject and audience are compared exactly. Only --match takes patterns:
   claims['sub'] matches 'repo:contoso/*:ref:refs/heads/main' and claims['environment'] eq 'prod'
 where * stands for any characters but ':' and '/', and all conditions must hold.`,
 	}
-	cmd.AddCommand(s.federationCreate(), s.federationList(), s.federationDelete())
+	cmd.AddCommand(s.federationCreate(), s.federationList(), s.federationDelete(), s.federationTest())
 	return cmd
 }
 
