@@ -11,11 +11,11 @@ import (
 
 // dev starts 'innate dev' on a declaration and returns when it is ready; the
 // shell has read its env file then.
-func (s *shell) dev(declaration string) (p *process, file string) {
+func (s *shell) dev(declaration string, flags ...string) (p *process, file string) {
 	s.t.Helper()
 	file = s.write("innate.yaml", declaration)
 	env := filepath.Join(s.tmp, "env")
-	p = s.start("dev", "-f", file, "--env-file", env)
+	p = s.start(append([]string{"dev", "-f", file, "--env-file", env}, flags...)...)
 	p.waitFor("innate dev: ready")
 	s.read(env)
 	return p, file

@@ -101,9 +101,13 @@ func (s *session) explain(is tokens.Explanation) error {
 		fmt.Fprintf(s.out, "and %d credentials that come less close\n", is.More)
 	}
 	if is.Keys != "" {
-		fmt.Fprintf(s.out, "keys: %s\n", is.Keys)
+		fmt.Fprintf(s.out, "keys: %s\n", plain(is.Keys))
 	}
-	_, err := fmt.Fprintf(s.out, "%s: %s\n", is.Verdict, plain(is.Why))
+	verdict := is.Verdict
+	if is.Credential != "" {
+		verdict += " by " + is.Credential
+	}
+	_, err := fmt.Fprintf(s.out, "%s: %s\n", verdict, plain(is.Why))
 	return err
 }
 
