@@ -40,7 +40,7 @@ func trust(p *innatetest.Platform, identity *innatetest.Identity, issuer string,
 	}, nil)
 }
 
-// An abroad is a workload of one platform as an identity of another: the
+// An abroad is a workload of one platform as a client of another: the
 // vendor's credential, which at each use asks the workload's own endpoint for an
 // assertion.
 type abroad struct {
@@ -51,11 +51,11 @@ type abroad struct {
 
 var errNoAssertion = errors.New("its own endpoint gave no token")
 
-func goAbroad(t *testing.T, env []string, resource string, p *innatetest.Platform, identity *innatetest.Identity) *abroad {
+func goAbroad(t *testing.T, env []string, resource string, p *innatetest.Platform, client innate.ClientID) *abroad {
 	t.Helper()
 	a := &abroad{home: doorOf(t, env)}
 	var err error
-	a.cred, err = azidentity.NewClientAssertionCredential(string(p.Admin.Info.Tenant), string(identity.Client()),
+	a.cred, err = azidentity.NewClientAssertionCredential(string(p.Admin.Info.Tenant), string(client),
 		func(context.Context) (string, error) {
 			if a.last = a.home.token(t, resource).Token; a.last == "" {
 				return "", errNoAssertion
@@ -110,7 +110,7 @@ func TestAWorkloadOfOnePlatformIsAnIdentityOfAnother(t *testing.T) {
 			away.Grant(guest, "Key Vault Secrets User", kv)
 			trust(away, guest, c.issuer, api.Principal(), audience)
 
-			a := goAbroad(t, api.Env(), c.uri, away, guest)
+			a := goAbroad(t, api.Env(), c.uri, away, guest.Client())
 			token, err := a.token(t, "https://vault.azure.net")
 			if err != nil {
 				t.Fatal(err)
@@ -130,12 +130,12 @@ func TestAWorkloadOfOnePlatformIsAnIdentityOfAnother(t *testing.T) {
 			}
 
 			// Another workload of the same platform, with a token as good, is nobody there.
-			other := goAbroad(t, home.App("other-"+suffix).Env(), c.uri, away, guest)
+			other := goAbroad(t, home.App("other-"+suffix).Env(), c.uri, away, guest.Client())
 			if token, err := other.token(t, "https://vault.azure.net"); token != "" || err == nil || !strings.Contains(err.Error(), "AADSTS700213") {
 				t.Errorf("another workload: %v, want AADSTS700213", err)
 			}
 			// And so is the right one with a token for something else.
-			elsewhere := goAbroad(t, api.Env(), "https://management.azure.com", away, guest)
+			elsewhere := goAbroad(t, api.Env(), "https://management.azure.com", away, guest.Client())
 			if token, err := elsewhere.token(t, "https://vault.azure.net"); token != "" || err == nil {
 				t.Errorf("with an assertion for the management API: %v", err)
 			}
@@ -159,7 +159,7 @@ func TestATrustThatIsTakenBackAdmitsNothingMore(t *testing.T) {
 	register(t, home, map[string]any{"displayName": "exchange", "identifierUris": []string{uri}})
 	api, guest := home.App("api"), away.Identity("guest")
 	issuer := home.Admin.Info.Login + "/" + string(home.Admin.Info.Tenant) + "/"
-	a := goAbroad(t, api.Env(), uri, away, guest)
+	a := goAbroad(t, api.Env(), uri, away, guest.Client())
 	for range 2 {
 		if token, err := a.token(t, "https://vault.azure.net"); token != "" || err == nil || !strings.Contains(err.Error(), "AADSTS700211") {
 			t.Fatalf("trusted by nobody: %v, want AADSTS700211", err)
@@ -169,6 +169,6 @@ func TestATrustThatIsTakenBackAdmitsNothingMore(t *testing.T) {
 			t.Fatalf("just trusted: %v", err)
 		}
 		away.ARM(http.MethodDelete, string(guest.ID())+"/federatedIdentityCredentials/partner", nil, nil)
-		a = goAbroad(t, api.Env(), uri, away, guest) // one that keeps no token
+		a = goAbroad(t, api.Env(), uri, away, guest.Client()) // one that keeps no token
 	}
 }
