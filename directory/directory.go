@@ -91,11 +91,14 @@ func New(c Config) (*Directory, error) {
 // Sync makes this process see all that was committed before the call: ask again after it before saying "not found".
 func (d *Directory) Sync(ctx context.Context) error { return d.config.DB.Sync(ctx) }
 
+// errMissing is the cause of a refusal for what is not there, whatever its status.
+var errMissing = errors.New("not there")
+
 // update runs fn in a transaction. When fn finds something missing, it runs
 // again on a state that has all that was committed before the call.
 func (d *Directory) update(ctx context.Context, fn func(store.Tx) error) error {
 	_, err := d.config.DB.Update(ctx, fn)
-	if !isNotFound(err) {
+	if !errors.Is(err, errMissing) {
 		return err
 	}
 	if err := d.Sync(ctx); err != nil {
@@ -117,13 +120,10 @@ func (d *Directory) leave(ctx context.Context, tx store.Tx, who innate.Principal
 
 // notFound is Graph's answer for an object that is not there.
 func notFound[ID ~string](id ID) error {
-	return rest.Errorf(http.StatusNotFound, "Request_ResourceNotFound",
+	e := rest.Errorf(http.StatusNotFound, "Request_ResourceNotFound",
 		"Resource '%s' does not exist or one of its queried reference-property objects are not present.", id)
-}
-
-func isNotFound(err error) bool {
-	var e *rest.Error
-	return errors.As(err, &e) && e.Status == http.StatusNotFound
+	e.Cause = errMissing
+	return e
 }
 
 // bad is Graph's answer to what no retry will make right.

@@ -63,7 +63,7 @@ var federatedName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{2,119}$`)
 
 func (c FederatedCredential) check() error {
 	if !federatedName.MatchString(c.Name) {
-		return bad("The federated identity credential's name '%s' must have 3 to 120 letters, digits, hyphens and underscores, and begin with a letter or digit.", c.Name)
+		return bad("The federated identity credential's name '%.120s' must have 3 to 120 letters, digits, hyphens and underscores, and begin with a letter or digit.", c.Name)
 	}
 	for _, field := range []struct{ name, value string }{
 		{"issuer", c.Issuer}, {"subject", c.Subject}, {"claimsMatchingExpression", c.Matching}, {"audience", c.Audience}, {"description", c.Description},
@@ -86,7 +86,7 @@ func (c FederatedCredential) check() error {
 		return bad("The federated identity credential has both a subject and a claimsMatchingExpression: want one.")
 	}
 	// Its keys are fetched from there: anything but https could be anybody's.
-	if u, err := url.Parse(c.Issuer); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if u, err := url.Parse(c.Issuer); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(c.Issuer, "?#") {
 		return bad("The federated identity credential's issuer '%s' must be an https URL without query or fragment: exactly the iss of the tokens, under which .well-known/openid-configuration answers.", c.Issuer)
 	}
 	if c.Matching == "" {

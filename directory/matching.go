@@ -2,6 +2,7 @@ package directory
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -46,11 +47,17 @@ func ParseExpression(s string) (Expression, error) {
 			return nil, bad("The claimsMatchingExpression has more than %d clauses.", maxClauses)
 		}
 	}
-	if !sub {
+	switch {
+	case !sub:
 		return nil, bad("The claimsMatchingExpression has no clause for claims['sub']: without one, every workload of the issuer might be admitted.")
+	case !slices.ContainsFunc(e, Clause.fixed):
+		return nil, bad("The claimsMatchingExpression has nothing but wildcards: every workload of the issuer might be admitted. Say more of claims['sub'], or add a clause for another claim.")
 	}
 	return e, nil
 }
+
+// fixed reports whether c has a text that a token must have.
+func (c Clause) fixed() bool { return !c.Glob || strings.Trim(c.Want, "*?:/") != "" }
 
 // A parser reads an expression from its front.
 type parser struct{ rest string }
@@ -69,11 +76,7 @@ func (p *parser) word(s string) bool {
 }
 
 func (p *parser) wrong(want string) error {
-	at := p.rest
-	if len(at) > 40 {
-		at = at[:40] + "…"
-	}
-	return bad("The claimsMatchingExpression is not understood at \"%s\": want %s. It looks like claims['sub'] matches 'repo:org/*:ref:refs/heads/main' and claims['environment'] eq 'production'.", at, want)
+	return bad("The claimsMatchingExpression is not understood at \"%.40s\": want %s. It looks like claims['sub'] matches 'repo:org/*:ref:refs/heads/main' and claims['environment'] eq 'production'.", p.rest, want)
 }
 
 func (p *parser) clause() (c Clause, err error) {
@@ -142,21 +145,19 @@ func (c Clause) Holds(claim json.RawMessage) bool {
 }
 
 func scalar(raw json.RawMessage) (string, bool) {
-	var v any
-	dec := json.NewDecoder(strings.NewReader(string(raw)))
-	dec.UseNumber()
-	if dec.Decode(&v) != nil {
+	if !json.Valid(raw) {
 		return "", false
 	}
-	switch v := v.(type) {
-	case string:
-		return v, true
-	case json.Number:
-		return v.String(), true
-	case bool:
-		return string(raw), true
+	text := strings.TrimSpace(string(raw))
+	switch text[0] {
+	case '"':
+		var s string
+		err := json.Unmarshal(raw, &s)
+		return s, err == nil
+	case '{', '[', 'n': // null
+		return "", false
 	}
-	return "", false
+	return text, true
 }
 
 // String writes c as ParseExpression reads it.

@@ -93,11 +93,14 @@ func CreateRegistration(tx store.Tx, r Registration, now time.Time) (Registratio
 	if err := claimURIs(tx, r.Client, nil, r.IdentifierURIs); err != nil {
 		return Registration{}, Object{}, err
 	}
+	if err := claimAppRoles(tx, r.Principal, nil, r.AppRoles); err != nil {
+		return Registration{}, Object{}, err
+	}
 	return r, o, registrations.Put(tx, string(r.Client), r)
 }
 
-// editRegistration changes a registration and keeps its service principal's
-// name and its claim to its URIs in step.
+// editRegistration changes a registration and keeps in step its service
+// principal's name, its claim to its URIs and the assignments to its app roles.
 func editRegistration(tx store.Tx, client innate.ClientID, edit func(*Registration) error) error {
 	old, ok, err := registrations.Get(tx, string(client))
 	if err != nil {
@@ -116,6 +119,9 @@ func editRegistration(tx store.Tx, client innate.ClientID, edit func(*Registrati
 		}
 	}
 	if err := claimURIs(tx, client, old.IdentifierURIs, now.IdentifierURIs); err != nil {
+		return err
+	}
+	if err := claimAppRoles(tx, now.Principal, old.AppRoles, now.AppRoles); err != nil {
 		return err
 	}
 	return registrations.Put(tx, string(client), now)
