@@ -3,7 +3,6 @@ package directory
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"innate"
-	"innate/rest"
 	"innate/store"
 )
 
@@ -112,8 +110,7 @@ func PutFederated(tx store.Tx, c FederatedCredential, now time.Time) (_ Federate
 	if holder, ok, err := federatedKeys.Get(tx, c.key()); err != nil {
 		return FederatedCredential{}, false, err
 	} else if ok && !strings.EqualFold(holder, c.Name) {
-		return FederatedCredential{}, false, rest.Errorf(http.StatusConflict, "Conflict",
-			"The federated identity credential '%s' has this issuer and subject already.", holder)
+		return FederatedCredential{}, false, taken("The federated identity credential '%s' has this issuer and subject already.", holder)
 	}
 	old, had, err := federated.Get(tx, c.row())
 	if err != nil {

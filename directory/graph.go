@@ -19,8 +19,19 @@ const pageSize = 100
 // Handler serves GRAPH: /v1.0/… and /beta/… . The caller wraps it in bearer.Require.
 func (d *Directory) Handler() http.Handler {
 	mux := http.NewServeMux()
-	// {v} is v1.0 or beta, which is an alias: azuread does its group work there (control-plane §6).
-	for pattern, serve := range map[string]verb{
+	for pattern, serve := range d.routes() {
+		mux.Handle(pattern, known(serve))
+	}
+	mux.Handle("/", known(notServed))
+	return canonical(mux)
+}
+
+// routes are all that is served. {v} is v1.0 or beta, which is an alias: azuread
+// does its group work there (control-plane §6).
+func (d *Directory) routes() map[string]verb {
+	const credentials = "/{v}/applications/{id}/federatedidentitycredentials"
+	assignedTo := d.assignedTo(d.principal)
+	routes := map[string]verb{
 		"GET /{v}/me": d.getMe,
 
 		"GET /{v}/serviceprincipals":         d.listObjects("servicePrincipals", Application, ManagedIdentity),
@@ -45,16 +56,36 @@ func (d *Directory) Handler() http.Handler {
 		"GET /{v}/groups":                            d.listObjects("groups", Group),
 		"POST /{v}/groups":                           d.postGroup,
 		"GET /{v}/groups/{id}":                       d.getGroup,
+		"PATCH /{v}/groups/{id}":                     d.patchGroup,
 		"DELETE /{v}/groups/{id}":                    d.deleteGroup,
 		"GET /{v}/groups/{id}/members":               d.listMembers,
 		"POST /{v}/groups/{id}/members/$ref":         d.postMember,
 		"DELETE /{v}/groups/{id}/members/{mid}/$ref": d.deleteMember,
 		"POST /{v}/directoryobjects/getbyids":        d.getByIDs,
-	} {
-		mux.Handle(pattern, known(serve))
+
+		"GET " + credentials:               d.listFederated,
+		"POST " + credentials:              d.postFederated,
+		"GET " + credentials + "/{fid}":    d.getFederated,
+		"PATCH " + credentials + "/{fid}":  d.patchFederated,
+		"DELETE " + credentials + "/{fid}": d.deleteFederated,
+
+		"GET /{v}/serviceprincipals/{id}/approleassignedto":          assignedTo.list,
+		"POST /{v}/serviceprincipals/{id}/approleassignedto":         assignedTo.post,
+		"GET /{v}/serviceprincipals/{id}/approleassignedto/{aid}":    assignedTo.get,
+		"DELETE /{v}/serviceprincipals/{id}/approleassignedto/{aid}": assignedTo.delete,
 	}
-	mux.Handle("/", known(notServed))
-	return canonical(mux)
+	for set, find := range map[string]finder{"serviceprincipals": d.principal, "users": d.user, "groups": d.group} {
+		one, held := " /{v}/"+set+"/{id}", d.assignments(find)
+		routes["GET"+one+"/memberof"] = d.memberOf(find, d.directGroups)
+		routes["GET"+one+"/transitivememberof"] = d.memberOf(find, d.Groups)
+		routes["POST"+one+"/getmembergroups"] = d.memberGroups(find)
+		routes["POST"+one+"/getmemberobjects"] = d.memberGroups(find)
+		routes["GET"+one+"/approleassignments"] = held.list
+		routes["POST"+one+"/approleassignments"] = held.post
+		routes["GET"+one+"/approleassignments/{aid}"] = held.get
+		routes["DELETE"+one+"/approleassignments/{aid}"] = held.delete
+	}
+	return routes
 }
 
 // A verb answers one kind of request with a status and a body, or with an
@@ -109,7 +140,7 @@ func notServed(r *http.Request, _ innate.Principal) (int, any, error) {
 // canonical gives the mux paths in lower case, without a trailing slash, and
 // servicePrincipals(appId='x') as servicePrincipals/appid=x.
 func canonical(next http.Handler) http.Handler {
-	keys := strings.NewReplacer("(appid='", "/appid=", "(userprincipalname='", "/", "')", "")
+	keys := strings.NewReplacer("(appid='", "/appid=", "(userprincipalname='", "/", "(name='", "/", "')", "")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u := *r.URL
 		u.Path, u.RawPath = keys.Replace(strings.TrimSuffix(strings.ToLower(u.Path), "/")), ""
@@ -128,6 +159,16 @@ func (d *Directory) mayRead(ctx context.Context, who innate.Principal, ids ...in
 		return nil
 	}
 	return d.config.MayEdit(ctx, who, actionRead)
+}
+
+// namesItself reports whether the path names who.
+func (d *Directory) namesItself(r *http.Request, who innate.Principal) bool {
+	id := r.PathValue("id")
+	if id == string(who.Object) || who.Client != "" && id == "appid="+string(who.Client) {
+		return true
+	}
+	me, ok := d.Object(who.Object)
+	return ok && me.UPN != "" && id == strings.ToLower(me.UPN)
 }
 
 // again looks something up, and once more with all that was committed before

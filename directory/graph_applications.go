@@ -52,13 +52,19 @@ func writeApplication(a Registration, h header) any {
 	s := applicationShape{
 		header: h, ID: a.ID, AppID: a.Client, DisplayName: a.Name, IdentifierURIs: append([]string{}, a.IdentifierURIs...),
 		Audience: "AzureADMyOrg", Created: a.Created,
-		Passwords: []passwordShape{}, Keys: []keyShape{}, Tags: []any{}, AppRoles: []any{},
+		Passwords: []passwordShape{}, Keys: []keyShape{}, Tags: []any{}, AppRoles: writeAppRoles(a.AppRoles), OptionalClaims: writeOptionalClaims(a.OptionalClaims),
 	}
 	if a.TokenVersion != 0 {
 		s.API.TokenVersion = &a.TokenVersion
 	}
 	if a.SigningAlg != "" {
 		s.API.SigningAlg = &a.SigningAlg
+	}
+	if a.OneTime {
+		s.API.OneTime = &a.OneTime
+	}
+	if a.GroupClaims != "" {
+		s.GroupClaims = &a.GroupClaims
 	}
 	for _, secret := range a.Secrets {
 		s.Passwords = append(s.Passwords, newPasswordShape(secret))
@@ -83,6 +89,9 @@ type applicationEdit struct {
 		DisplayName string `json:"displayName"`
 		Key         []byte `json:"key"` // base64 of the DER
 	} `json:"keyCredentials"`
+	AppRoles       *[]appRoleShape               `json:"appRoles"`
+	GroupClaims    nullable[string]              `json:"groupMembershipClaims"`
+	OptionalClaims nullable[optionalClaimsShape] `json:"optionalClaims"`
 }
 
 // apply changes a as e says.
@@ -98,22 +107,53 @@ func (d *Directory) apply(e applicationEdit, a *Registration) error {
 		}
 		a.IdentifierURIs = *e.IdentifierURIs
 	}
-	if e.API != nil && e.API.TokenVersion != nil {
-		if v := *e.API.TokenVersion; v != 1 && v != 2 {
-			return bad("api.requestedAccessTokenVersion is %d: want 1 or 2.", v)
-		}
-		a.TokenVersion = *e.API.TokenVersion
+	if e.AppRoles != nil {
+		a.AppRoles = readAppRoles(*e.AppRoles)
 	}
-	if e.API != nil && e.API.SigningAlg != nil {
-		if alg := *e.API.SigningAlg; alg != "RS256" && alg != "ES256" {
-			return bad("api.signingAlgorithm is '%s': want RS256 or ES256.", alg)
-		}
-		a.SigningAlg = *e.API.SigningAlg
+	if err := e.applyAPI(a); err != nil {
+		return err
+	}
+	if err := e.applyClaims(a); err != nil {
+		return err
 	}
 	if e.Keys == nil {
 		return nil
 	}
 	return e.replaceKeys(a)
+}
+
+// applyAPI changes what a is as an audience.
+func (e applicationEdit) applyAPI(a *Registration) error {
+	if e.API == nil {
+		return nil
+	}
+	if e.API.TokenVersion != nil {
+		if v := *e.API.TokenVersion; v != 1 && v != 2 {
+			return bad("api.requestedAccessTokenVersion is %d: want 1 or 2.", v)
+		}
+		a.TokenVersion = *e.API.TokenVersion
+	}
+	if e.API.SigningAlg != nil {
+		if alg := *e.API.SigningAlg; alg != "RS256" && alg != "ES256" {
+			return bad("api.signingAlgorithm is '%s': want RS256 or ES256.", alg)
+		}
+		a.SigningAlg = *e.API.SigningAlg
+	}
+	if e.API.OneTime != nil {
+		a.OneTime = *e.API.OneTime
+	}
+	return nil
+}
+
+// applyClaims changes which claims the tokens for a have.
+func (e applicationEdit) applyClaims(a *Registration) (err error) {
+	if a.GroupClaims, err = readGroupClaims(e.GroupClaims.or(a.GroupClaims)); err != nil {
+		return err
+	}
+	if e.OptionalClaims.given {
+		a.OptionalClaims, err = readOptionalClaims(e.OptionalClaims.or(optionalClaimsShape{}))
+	}
+	return err
 }
 
 // replaceKeys makes keyCredentials the whole of the certificates: an entry

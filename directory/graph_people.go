@@ -93,11 +93,16 @@ func (d *Directory) deleteUser(r *http.Request, who innate.Principal) (int, any,
 	return http.StatusNoContent, nil, d.delete(r, who, o.ID, actionUser+"delete")
 }
 
+// group is the group that the path names.
+func (d *Directory) group(r *http.Request) (Object, error) {
+	return d.object(r.Context(), pathID(r), Group)
+}
+
 func (d *Directory) getGroup(r *http.Request, who innate.Principal) (int, any, error) {
 	if err := d.mayRead(r.Context(), who); err != nil {
 		return 0, nil, err
 	}
-	o, err := d.object(r.Context(), pathID(r), Group)
+	o, err := d.group(r)
 	return http.StatusOK, d.whole(o), err
 }
 
@@ -105,7 +110,7 @@ func (d *Directory) deleteGroup(r *http.Request, who innate.Principal) (int, any
 	if err := d.config.MayEdit(r.Context(), who, actionGroup+"delete"); err != nil {
 		return 0, nil, err
 	}
-	o, err := d.object(r.Context(), pathID(r), Group)
+	o, err := d.group(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -117,7 +122,7 @@ func (d *Directory) listMembers(r *http.Request, who innate.Principal) (int, any
 	if err := d.mayRead(r.Context(), who); err != nil {
 		return 0, nil, err
 	}
-	g, err := d.object(r.Context(), pathID(r), Group)
+	g, err := d.group(r)
 	if err != nil {
 		return 0, nil, err
 	}

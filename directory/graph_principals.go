@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -68,25 +69,20 @@ func (d *Directory) principal(r *http.Request) (Object, error) {
 }
 
 func (d *Directory) getPrincipal(r *http.Request, who innate.Principal) (int, any, error) {
-	itself := r.PathValue("id") == "appid="+string(who.Client) || pathID(r) == who.Object
-	if !itself {
-		if err := d.mayRead(r.Context(), who); err != nil {
-			return 0, nil, err
-		}
-	}
-	o, err := d.principal(r)
+	o, err := d.readable(r, who, d.principal)
 	return http.StatusOK, d.whole(o), err
 }
 
 func (d *Directory) patchPrincipal(r *http.Request, who innate.Principal) (int, any, error) {
 	var in struct {
-		Enabled *bool `json:"accountEnabled"`
+		Enabled      *bool `json:"accountEnabled"`
+		RoleRequired *bool `json:"appRoleAssignmentRequired"`
 	}
 	if err := rest.Read(r, &in); err != nil {
 		return 0, nil, err
 	}
-	if in.Enabled == nil {
-		return 0, nil, bad("Only accountEnabled of a service principal can be changed: the rest follows its application or resource.")
+	if in.Enabled == nil && in.RoleRequired == nil {
+		return 0, nil, bad("Only accountEnabled and appRoleAssignmentRequired of a service principal can be changed: the rest follows its application or resource.")
 	}
 	if err := d.config.MayEdit(r.Context(), who, actionPrincipal+"update"); err != nil {
 		return 0, nil, err
@@ -95,7 +91,37 @@ func (d *Directory) patchPrincipal(r *http.Request, who innate.Principal) (int, 
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusNoContent, nil, d.setEnabled(r.Context(), who, o.ID, *in.Enabled)
+	return http.StatusNoContent, nil, d.update(r.Context(), func(tx store.Tx) error {
+		if in.RoleRequired != nil {
+			if err := d.requireRole(r.Context(), tx, who, o, *in.RoleRequired); err != nil {
+				return err
+			}
+		}
+		if in.Enabled == nil {
+			return nil
+		}
+		return d.enable(r.Context(), tx, who, o.ID, *in.Enabled)
+	})
+}
+
+// requireRole says that only who is assigned to an application gets tokens for it, or that all do.
+func (d *Directory) requireRole(ctx context.Context, tx store.Tx, who innate.Principal, o Object, required bool) error {
+	if o.Kind != Application {
+		if !required {
+			return nil
+		}
+		return bad("'%s' is a managed identity: no tokens are issued for it, so none can require an assignment.", o.ID)
+	}
+	changed := false
+	err := editRegistration(tx, o.Client, func(a *Registration) error {
+		changed = a.RoleRequired != required
+		a.RoleRequired = required
+		return nil
+	})
+	if err != nil || !changed {
+		return err
+	}
+	return d.leave(ctx, tx, who, actionPrincipal+"update", string(o.ID))
 }
 
 // deletePrincipal removes an application's service principal, and with it the

@@ -47,7 +47,7 @@ func TestAManagedIdentityShowsWhereItLivesAndWhatItHolds(t *testing.T) {
 			"type": "AsymmetricX509Cert", "usage": "Verify", "customKeyIdentifier": strings.Repeat("ab", 32),
 			"displayName": fmt.Sprintf("%s on %s", vm1, h1), "startDateTime": "2026-11-23T12:00:00Z", "endDateTime": "2026-11-24T12:00:00Z",
 		}},
-		"passwordCredentials": []any{}, "tags": []any{}, "appRoles": []any{}, "oauth2PermissionScopes": []any{},
+		"passwordCredentials": []any{}, "tags": []any{}, "appRoles": []any{}, "appRoleAssignmentRequired": false, "oauth2PermissionScopes": []any{},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -247,5 +247,12 @@ func (d *Directory) Keys(id innate.ObjectID) (held []Key) {
 	return held
 }
 
+// directGroups lists the groups that id is a member of itself. The result is shared: do not modify.
+func (d *Directory) directGroups(id innate.ObjectID) []innate.ObjectID {
+	d.index.mu.RLock()
+	defer d.index.mu.RUnlock()
+	return d.index.memberOf[id]
+}
+
 // Groups lists every group that id is in, nested ones too. The result is shared: do not modify.
 func (d *Directory) Groups(id innate.ObjectID) []innate.ObjectID { return d.index.groups(id) }

@@ -136,6 +136,14 @@ func (d *Directory) FederatedSome(principal innate.ObjectID, most int) (some []*
 	return some
 }
 
+// federatedCalled returns a credential of principal by id or name.
+func (d *Directory) federatedCalled(principal innate.ObjectID, key string) (FederatedCredential, bool) {
+	if c, ok := get(d.index, d.index.federated.byID, key); ok && c.Principal == principal {
+		return c, true
+	}
+	return d.Federated(principal, key)
+}
+
 // FederatedOf lists the credentials of principal, by name. They are shared: do not modify.
 func (d *Directory) FederatedOf(principal innate.ObjectID) []*FederatedCredential {
 	all := d.FederatedSome(principal, math.MaxInt)

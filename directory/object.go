@@ -137,36 +137,34 @@ func (d *Directory) SetEnabled(ctx context.Context, who innate.Principal, id inn
 	if err := d.config.MayEdit(ctx, who, actionPrincipal+"update"); err != nil {
 		return err
 	}
-	return d.setEnabled(ctx, who, id, enabled)
+	return d.update(ctx, func(tx store.Tx) error { return d.enable(ctx, tx, who, id, enabled) })
 }
 
-func (d *Directory) setEnabled(ctx context.Context, who innate.Principal, id innate.ObjectID, enabled bool) error {
-	return d.update(ctx, func(tx store.Tx) error {
-		o, err := find(tx, id)
-		if err != nil {
+func (d *Directory) enable(ctx context.Context, tx store.Tx, who innate.Principal, id innate.ObjectID, enabled bool) error {
+	o, err := find(tx, id)
+	if err != nil {
+		return err
+	}
+	if o.Kind == Group {
+		return bad("A group cannot be disabled: remove its members or its role assignments.")
+	}
+	if o.Enabled == enabled {
+		return nil
+	}
+	o.Enabled = enabled
+	if err := objects.Put(tx, string(id), o); err != nil {
+		return err
+	}
+	for _, changed := range d.config.OnEnable {
+		if err := changed(tx, o); err != nil {
 			return err
 		}
-		if o.Kind == Group {
-			return bad("A group cannot be disabled: remove its members or its role assignments.")
-		}
-		if o.Enabled == enabled {
-			return nil
-		}
-		o.Enabled = enabled
-		if err := objects.Put(tx, string(id), o); err != nil {
-			return err
-		}
-		for _, changed := range d.config.OnEnable {
-			if err := changed(tx, o); err != nil {
-				return err
-			}
-		}
-		word := "disable"
-		if enabled {
-			word = "enable"
-		}
-		return d.leave(ctx, tx, who, actionPrincipal+word, string(id))
-	})
+	}
+	word := "disable"
+	if enabled {
+		word = "enable"
+	}
+	return d.leave(ctx, tx, who, actionPrincipal+word, string(id))
 }
 
 // maxName bounds names, in characters; it is Graph's bound for displayName.

@@ -31,7 +31,8 @@ type principalShape struct {
 	Keys         []keyShape      `json:"keyCredentials"`
 	Passwords    []any           `json:"passwordCredentials"`
 	Tags         []any           `json:"tags"`
-	AppRoles     []any           `json:"appRoles"`
+	AppRoles     []appRoleShape  `json:"appRoles"`
+	RoleRequired bool            `json:"appRoleAssignmentRequired"`
 	Scopes       []any           `json:"oauth2PermissionScopes"`
 }
 
@@ -95,12 +96,16 @@ type applicationShape struct {
 	Passwords      []passwordShape `json:"passwordCredentials"`
 	Keys           []keyShape      `json:"keyCredentials"`
 	Tags           []any           `json:"tags"`
-	AppRoles       []any           `json:"appRoles"`
+	AppRoles       []appRoleShape  `json:"appRoles"`
+	GroupClaims    *string         `json:"groupMembershipClaims"`
+
+	OptionalClaims *optionalClaimsShape `json:"optionalClaims"`
 }
 
 type apiShape struct {
 	TokenVersion *int    `json:"requestedAccessTokenVersion"` // null, 1 or 2
 	SigningAlg   *string `json:"signingAlgorithm,omitempty"`  // RS256 or ES256; Graph has no such property
+	OneTime      *bool   `json:"oneTimeAssertions,omitempty"` // Registration.OneTime; nor this
 }
 
 // collection is the set that an object is in, and its type's name.
@@ -133,11 +138,12 @@ func (d *Directory) write(o Object, h header) any {
 	case Group:
 		return groupShape{header: h, ID: o.ID, DisplayName: o.Name, Security: true, Types: []string{}, Created: o.Created}
 	}
+	r, _ := d.Registration(o.Client)
 	s := principalShape{
 		header: h, ID: o.ID, AppID: o.Client, DisplayName: o.Name, Type: o.Kind,
 		Alternatives: alternativeNames(o), Names: d.servicePrincipalNames(o),
 		Enabled: o.Enabled, Tenant: d.config.Tenant, Created: o.Created, Keys: []keyShape{},
-		Passwords: []any{}, Tags: []any{}, AppRoles: []any{}, Scopes: []any{},
+		Passwords: []any{}, Tags: []any{}, AppRoles: writeAppRoles(r.AppRoles), RoleRequired: r.RoleRequired, Scopes: []any{},
 	}
 	for _, k := range d.Keys(o.ID) {
 		name := fmt.Sprintf("%s on %s", k.Hosting, k.Host)

@@ -30,14 +30,14 @@ var (
 // A world is a directory on a real store, edited by admin alone.
 type world struct {
 	*directory.Directory
-	t       *testing.T
+	t       testing.TB
 	db      *store.DB
 	now     time.Time
 	deleted []directory.Object // told to OnDelete
 	enabled []directory.Object // told to OnEnable
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, now: start}
 	engine, err := file.Create(filepath.Join(t.TempDir(), "store"))
@@ -71,7 +71,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func auditOf(t *testing.T) *audit.Log {
+func auditOf(t testing.TB) *audit.Log {
 	t.Helper()
 	log, err := audit.Open(filepath.Join(t.TempDir(), "audit"))
 	if err != nil {
