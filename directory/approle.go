@@ -120,29 +120,28 @@ func (a AppRoleAssignment) byPrincipal() string {
 // ID says where the assignment is kept: one is found by it without a search.
 func (a AppRoleAssignment) ID() string { return strings.ReplaceAll(a.byResource(), "/", ".") }
 
-// AssignAppRole gives a.Principal the role, and says whether it had it already:
-// then that is returned.
-func AssignAppRole(tx store.Tx, a AppRoleAssignment, now time.Time) (_ AppRoleAssignment, had bool, err error) {
+// AssignAppRole gives a.Principal the role; an assignment that is there already is returned as it is.
+func AssignAppRole(tx store.Tx, a AppRoleAssignment, now time.Time) (AppRoleAssignment, error) {
 	a.Role = strings.ToLower(a.Role)
 	resource, err := find(tx, a.Resource)
 	if err != nil {
-		return AppRoleAssignment{}, false, err
+		return AppRoleAssignment{}, err
 	}
 	principal, err := find(tx, a.Principal)
 	if err != nil {
-		return AppRoleAssignment{}, false, err
+		return AppRoleAssignment{}, err
 	}
 	if err := mayHold(tx, principal, resource, a.Role); err != nil {
-		return AppRoleAssignment{}, false, err
+		return AppRoleAssignment{}, err
 	}
 	if have, ok, err := roleHolders.Get(tx, a.byResource()); err != nil || ok {
-		return have, ok, err
+		return have, err
 	}
 	a.Created = now.UTC()
 	if err := roleHolders.Put(tx, a.byResource(), a); err != nil {
-		return AppRoleAssignment{}, false, err
+		return AppRoleAssignment{}, err
 	}
-	return a, false, rolesHeld.Put(tx, a.byPrincipal(), a)
+	return a, rolesHeld.Put(tx, a.byPrincipal(), a)
 }
 
 // mayHold refuses a role that resource does not have, or that is not for the likes of principal.

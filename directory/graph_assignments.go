@@ -169,12 +169,14 @@ func (s side) post(r *http.Request, who innate.Principal) (int, any, error) {
 	}
 	var made AppRoleAssignment
 	err = s.d.update(r.Context(), func(tx store.Tx) error {
-		kept, had, err := AssignAppRole(tx, a, s.d.config.Now())
+		if _, there, err := roleHolders.Get(tx, a.byResource()); err != nil {
+			return err
+		} else if there {
+			return bad("Permission being assigned already exists on the object.")
+		}
+		kept, err := AssignAppRole(tx, a, s.d.config.Now())
 		if err != nil {
 			return err
-		}
-		if had {
-			return bad("Permission being assigned already exists on the object.")
 		}
 		made = kept
 		return s.d.leave(r.Context(), tx, who, actionAssign+"add", kept.byResource())

@@ -328,7 +328,7 @@ func TestManyAssignmentsArePaged(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if _, _, err := directory.AssignAppRole(tx, directory.AppRoleAssignment{Resource: sp.ID, Principal: vm.ID, Role: readRole}, start); err != nil {
+			if _, err := directory.AssignAppRole(tx, directory.AppRoleAssignment{Resource: sp.ID, Principal: vm.ID, Role: readRole}, start); err != nil {
 				return err
 			}
 		}

@@ -406,6 +406,11 @@ func FuzzGraph(f *testing.F) {
 	f.Add("POST", "/beta/groups", "", `{"displayName":"x"}`)
 	f.Add("POST", "/v1.0/applications", "", `{"displayName":"x","identifierUris":["api://a/b?c"],"keyCredentials":[{"key":"AA=="}]}`)
 	f.Add("POST", "/v1.0/directoryobjects/getbyids", "", `{"ids":["\u0000"]}`)
+	f.Add("POST", "/v1.0/applications", "", `{"displayName":"x","appRoles":[{"id":null}],"groupMembershipClaims":[],"optionalClaims":{"accessToken":[null]}}`)
+	f.Add("PATCH", "/v1.0/applications(appid='x')/federatedIdentityCredentials(name='y')", "", `{"claimsMatchingExpression":{"value":"claims['sub']"}}`)
+	f.Add("DELETE", "/v1.0/servicePrincipals/x/appRoleAssignedTo/a.b.c", "", "")
+	f.Add("POST", "/v1.0/groups/x/appRoleAssignments", "", `{"appRoleId":"","principalId":"\u0000"}`)
+	f.Add("GET", "/v1.0/users/a@b/transitiveMemberOf", "$filter=id eq 'x'", "")
 	f.Fuzz(func(t *testing.T, method, path, query, body string) {
 		r := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}, Host: "graph.example.org", Header: http.Header{}}
 		status := newWorld(t).serve(r, body)

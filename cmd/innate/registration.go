@@ -59,7 +59,7 @@ func (s *session) registrationCommand() *cobra.Command {
 			return s.say(map[string]any{"deleted": id}, "%s is gone.", id)
 		}),
 	}
-	cmd.AddCommand(create, list, remove)
+	cmd.AddCommand(create, list, remove, s.registrationRoleCommand())
 	return cmd
 }
 
@@ -69,6 +69,7 @@ type application struct {
 	Client innate.ClientID `json:"appId"`
 	Name   string          `json:"displayName"`
 	URIs   []string        `json:"identifierUris"`
+	Roles  []appRole       `json:"appRoles"`
 }
 
 func (s *session) registrations(cmd *cobra.Command) ([]application, error) {
@@ -76,11 +77,7 @@ func (s *session) registrations(cmd *cobra.Command) ([]application, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := struct {
-		Value []application `json:"value"`
-	}{[]application{}}
-	err = c.Graph(cmd.Context(), http.MethodGet, "/v1.0/applications", nil, &page)
-	return page.Value, err
+	return graphPages[application](cmd.Context(), c, "/v1.0/applications")
 }
 
 // register makes an app registration.
