@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"context"
 	"net/http"
 	"strings"
 	"time"
@@ -127,31 +126,21 @@ func (s side) get(r *http.Request, who innate.Principal) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if a, err = s.d.assignment(r.Context(), a); err != nil {
-		return 0, nil, err
-	}
-	return http.StatusOK, s.d.wholeAssignment(a), nil
+	var found AppRoleAssignment
+	err = s.d.update(r.Context(), func(tx store.Tx) (err error) { // it only reads, and again if it misses something
+		found, err = findAssignment(tx, a)
+		return err
+	})
+	return http.StatusOK, s.d.wholeAssignment(found), err
 }
 
-// assignment reads what is kept of a.
-func (d *Directory) assignment(ctx context.Context, a AppRoleAssignment) (AppRoleAssignment, error) {
-	var failed error
-	kept, ok, err := again(ctx, d, func() (kept AppRoleAssignment, ok bool) {
-		failed = d.config.DB.View(ctx, func(rd store.Reader) (err error) {
-			kept, ok, err = roleHolders.Get(rd, a.byResource())
-			return err
-		})
-		return kept, ok
-	})
-	switch {
-	case failed != nil:
-		return a, failed
-	case err != nil:
-		return a, err
-	case !ok:
-		return a, notFound(a.ID())
+// findAssignment reads what is kept of a.
+func findAssignment(r store.Reader, a AppRoleAssignment) (AppRoleAssignment, error) {
+	kept, ok, err := roleHolders.Get(r, a.byResource())
+	if err == nil && !ok {
+		err = notFound(a.ID())
 	}
-	return kept, nil
+	return kept, err
 }
 
 const (
@@ -181,10 +170,7 @@ func (s side) post(r *http.Request, who innate.Principal) (int, any, error) {
 		made = kept
 		return s.d.leave(r.Context(), tx, who, actionAssign+"add", kept.byResource())
 	})
-	if err != nil {
-		return 0, nil, err
-	}
-	return http.StatusCreated, s.d.wholeAssignment(made), nil
+	return http.StatusCreated, s.d.wholeAssignment(made), err
 }
 
 // read is the assignment that the body asks for; it names the end that the path
@@ -234,12 +220,8 @@ func (s side) delete(r *http.Request, who innate.Principal) (int, any, error) {
 		return 0, nil, err
 	}
 	return http.StatusNoContent, nil, s.d.update(r.Context(), func(tx store.Tx) error {
-		_, ok, err := roleHolders.Get(tx, a.byResource())
-		if err != nil {
+		if _, err := findAssignment(tx, a); err != nil {
 			return err
-		}
-		if !ok {
-			return notFound(a.ID())
 		}
 		dropAppRole(tx, a)
 		return s.d.leave(r.Context(), tx, who, actionAssign+"remove", a.byResource())

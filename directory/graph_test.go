@@ -407,13 +407,26 @@ func FuzzGraph(f *testing.F) {
 	f.Add("POST", "/v1.0/applications", "", `{"displayName":"x","identifierUris":["api://a/b?c"],"keyCredentials":[{"key":"AA=="}]}`)
 	f.Add("POST", "/v1.0/directoryobjects/getbyids", "", `{"ids":["\u0000"]}`)
 	f.Add("POST", "/v1.0/applications", "", `{"displayName":"x","appRoles":[{"id":null}],"groupMembershipClaims":[],"optionalClaims":{"accessToken":[null]}}`)
-	f.Add("PATCH", "/v1.0/applications(appid='x')/federatedIdentityCredentials(name='y')", "", `{"claimsMatchingExpression":{"value":"claims['sub']"}}`)
-	f.Add("DELETE", "/v1.0/servicePrincipals/x/appRoleAssignedTo/a.b.c", "", "")
+	f.Add("PATCH", "/v1.0/applications(appid='11111111-1111-1111-1111-111111111111')/federatedIdentityCredentials(name='one')", "", `{"subject":null,"claimsMatchingExpression":{"value":"claims['sub']"}}`)
+	f.Add("POST", "/v1.0/applications(appid='11111111-1111-1111-1111-111111111111')/federatedIdentityCredentials", "", `{"name":"two","issuer":"https://a/","subject":"b","audiences":["c"]}`)
+	f.Add("POST", "/v1.0/servicePrincipals(appid='11111111-1111-1111-1111-111111111111')/appRoleAssignedTo", "", `{"appRoleId":"00000000-0000-0000-0000-000000000000","principalId":"11111111-1111-1111-1111-111111111111"}`)
+	f.Add("DELETE", "/v1.0/servicePrincipals(appid='11111111-1111-1111-1111-111111111111')/appRoleAssignedTo/a.b.c", "", "")
 	f.Add("POST", "/v1.0/groups/x/appRoleAssignments", "", `{"appRoleId":"","principalId":"\u0000"}`)
 	f.Add("GET", "/v1.0/users/a@b/transitiveMemberOf", "$filter=id eq 'x'", "")
 	f.Fuzz(func(t *testing.T, method, path, query, body string) {
 		r := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}, Host: "graph.example.org", Header: http.Header{}}
-		status := newWorld(t).serve(r, body)
+		w := newWorld(t)
+		w.do(func(tx store.Tx) error {
+			_, sp, err := directory.CreateRegistration(tx, directory.Registration{Name: "orders", Client: "11111111-1111-1111-1111-111111111111"}, start)
+			if err != nil {
+				return err
+			}
+			c := numbered(sp.ID, 1)
+			c.Name = "one"
+			_, _, err = directory.PutFederated(tx, c, start)
+			return err
+		})
+		status := w.serve(r, body)
 		if status >= 500 || status < 200 {
 			t.Errorf("%s %q?%q %q: %d", method, path, query, body, status)
 		}

@@ -39,11 +39,18 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, now: start}
 	engine, err := file.Create(filepath.Join(t.TempDir(), "store"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newWorldOn(t, engine)
+}
+
+// newWorldOn is a server on an engine that others may use as well.
+func newWorldOn(t testing.TB, engine store.Engine) *world {
+	t.Helper()
+	w := &world{t: t, now: start}
+	var err error
 	if w.db, err = store.Open(t.Context(), engine); err != nil {
 		t.Fatal(err)
 	}
