@@ -307,6 +307,17 @@ func TestTheDirectoryIsTheSameAfterARestart(t *testing.T) {
 	w := newWorld(t)
 	app, sp := w.application("orders", "api://orders")
 	g := w.group("g", sp.ID)
+	w.do(func(tx store.Tx) error {
+		pattern := numbered(sp.ID, 2)
+		pattern.Subject, pattern.Matching = "", "claims['sub'] matches 'repo:contoso/*:*'"
+		for _, c := range []directory.FederatedCredential{numbered(sp.ID, 1), pattern} {
+			if _, _, err := directory.PutFederated(tx, c, start); err != nil {
+				return err
+			}
+		}
+		_, err := directory.AssignAppRole(tx, directory.AppRoleAssignment{Resource: sp.ID, Principal: g.ID, Role: directory.NoAppRole}, start)
+		return err
+	})
 	again, err := directory.New(directory.Config{
 		DB: w.db, Audit: auditOf(t), Tenant: "t", Graph: "https://graph.example.org", MayEdit: allowAll,
 	})
@@ -321,5 +332,11 @@ func TestTheDirectoryIsTheSameAfterARestart(t *testing.T) {
 	}
 	if _, ok := again.Audience("api://orders"); !ok {
 		t.Error("the audience is not found after a restart")
+	}
+	if c, ok := again.FederatedExact(sp.ID, numbered(sp.ID, 1).Issuer, subject(1)); !ok || len(again.FederatedPatterns(sp.ID)) != 1 {
+		t.Errorf("after a restart the federated credentials are %v and %d patterns", c, len(again.FederatedPatterns(sp.ID)))
+	}
+	if _, assigned := again.AppRoles(app, sp.ID); !assigned {
+		t.Error("after a restart nobody is assigned")
 	}
 }
