@@ -122,6 +122,14 @@ func (d *Directory) federatedCredential(r *http.Request) (a Registration, c Fede
 	return a, c, err
 }
 
+// federatedCalled returns a credential of principal by id or name.
+func (d *Directory) federatedCalled(principal innate.ObjectID, key string) (FederatedCredential, bool) {
+	if c, ok := get(d.index, d.index.federated.byID, key); ok && c.Principal == principal {
+		return c, true
+	}
+	return d.Federated(principal, key)
+}
+
 func (d *Directory) getFederated(r *http.Request, who innate.Principal) (int, any, error) {
 	if err := d.mayRead(r.Context(), who); err != nil {
 		return 0, nil, err
