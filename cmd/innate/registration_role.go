@@ -232,9 +232,9 @@ func findRegistration(ctx context.Context, c *admin.Client, name string) (applic
 	case 1:
 		return found[0], nil
 	case 0:
-		return application{}, fmt.Errorf("no app registration is called %q: 'innate registration list' shows them", name)
+		return application{}, fmt.Errorf("no app registration is called %q: 'innate registration list' lists them", name)
 	}
-	return application{}, fmt.Errorf("%d app registrations are called %q: say which by its client id, which 'innate registration list' shows", len(found), name)
+	return application{}, fmt.Errorf("%d app registrations are called %q: say which by its client id", len(found), name)
 }
 
 // findAppRole finds a registration and its role of that value.
