@@ -195,7 +195,7 @@ func TestFederatedCredentialsAreForThoseWhoMayEdit(t *testing.T) {
 
 // federates reports whether principal's tokens of that issuer are worth a look.
 func (w *world) federates(principal innate.ObjectID, issuer string) bool {
-	return w.Federates(issuer)
+	return w.Federates(principal, issuer)
 }
 
 // many are federated credentials of principal, numbered.

@@ -12,6 +12,7 @@ import (
 // one is found in one step however many there are.
 type federatedIndex struct {
 	byName   map[innate.ObjectID]map[string]*FederatedCredential // name in lower case
+	byID     map[string]*FederatedCredential
 	exact    map[federatedKey]*FederatedCredential
 	patterns map[innate.ObjectID][]Pattern
 	issuers  map[federatedKey]int // how many credentials of a principal name it; the key has no subject
@@ -42,6 +43,7 @@ func (c *FederatedCredential) Pattern() (_ Pattern, ok bool) {
 func newFederatedIndex() federatedIndex {
 	return federatedIndex{
 		byName:   map[innate.ObjectID]map[string]*FederatedCredential{},
+		byID:     map[string]*FederatedCredential{},
 		exact:    map[federatedKey]*FederatedCredential{},
 		patterns: map[innate.ObjectID][]Pattern{},
 		issuers:  map[federatedKey]int{},
@@ -66,6 +68,7 @@ func (f *federatedIndex) add(c *FederatedCredential, name string) {
 		f.byName[c.Principal] = map[string]*FederatedCredential{}
 	}
 	f.byName[c.Principal][name] = c
+	f.byID[c.ID] = c
 	f.issuers[federatedKey{principal: c.Principal, issuer: c.Issuer}]++
 	if c.Matching == "" {
 		f.exact[federatedKey{c.Principal, c.Issuer, c.Subject}] = c
@@ -80,6 +83,7 @@ func (f *federatedIndex) drop(c *FederatedCredential, name string) {
 	if delete(f.byName[c.Principal], name); len(f.byName[c.Principal]) == 0 {
 		delete(f.byName, c.Principal)
 	}
+	delete(f.byID, c.ID)
 	named := federatedKey{principal: c.Principal, issuer: c.Issuer}
 	if f.issuers[named]--; f.issuers[named] == 0 {
 		delete(f.issuers, named)

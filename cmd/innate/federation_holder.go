@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -98,21 +97,8 @@ func identityHolder(ctx context.Context, c *admin.Client, name string) (holder, 
 }
 
 func registrationHolder(ctx context.Context, c *admin.Client, name string) (holder, error) {
-	field := "displayName"
-	if _, err := innate.ParseGUID(name); err == nil {
-		field = "appId"
-	}
-	all, err := graphPages[application](ctx, c, "/v1.0/applications?$filter="+
-		url.QueryEscape(field+" eq '"+strings.ReplaceAll(name, "'", "''")+"'"))
-	switch {
-	case err != nil:
-		return holder{}, err
-	case len(all) == 0:
-		return holder{}, fmt.Errorf("no app registration is called %q: 'innate registration list' lists them", name)
-	case len(all) > 1:
-		return holder{}, fmt.Errorf("%d app registrations are called %q: say which by its client id", len(all), name)
-	}
-	return holder{c, all[0].Name, all[0].Client, "/v1.0/applications/" + string(all[0].ID) + "/federatedIdentityCredentials", false}, nil
+	a, err := findRegistration(ctx, c, name)
+	return holder{c, a.Name, a.Client, "/v1.0/applications/" + string(a.ID) + "/federatedIdentityCredentials", false}, err
 }
 
 // graphPages reads a list of Graph to its end.

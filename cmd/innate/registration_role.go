@@ -266,27 +266,3 @@ func findHeld(ctx context.Context, c *admin.Client, registration, value, to stri
 	}
 	return a, role, who, have, err
 }
-
-// graphPages reads a list of the directory to its end.
-func graphPages[T any](ctx context.Context, c *admin.Client, path string) ([]T, error) {
-	all := []T{}
-	for path != "" {
-		var page struct {
-			Value []T    `json:"value"`
-			Next  string `json:"@odata.nextLink"`
-		}
-		if err := c.Graph(ctx, http.MethodGet, path, nil, &page); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Value...)
-		path = ""
-		if page.Next != "" {
-			next, err := url.Parse(page.Next)
-			if err != nil {
-				return nil, fmt.Errorf("the link to the next page: %w", err)
-			}
-			path = next.RequestURI()
-		}
-	}
-	return all, nil
-}
