@@ -165,6 +165,26 @@ func TestInteropTheAzureCLISignsInWithAClientSecret(t *testing.T) {
 	checkAzureCLI(t, p, az, kv)
 }
 
+func TestInteropTheAzureCLISignsInWithACertificateOrAFederatedToken(t *testing.T) {
+	installed(t, "azure-cli")
+	t.Parallel()
+	issuer := newOutsideIssuer(t)
+	p := innatetest.Start(t, innatetest.WithPrograms(t), issuer.allowed())
+	kv := p.Vault("kv1")
+	kv.Put("db-password", "hunter2")
+	c := newCredentials(t, p, issuer)
+	p.Grant(servicePrincipal(t, p, c.r), "Reader", everything(p))
+	p.Grant(servicePrincipal(t, p, c.r), "Key Vault Secrets User", kv)
+	az := newAzureCLI(t, p.App("shell")) // its identity may do nothing
+	az.use(p)
+
+	for _, proof := range []string{"--password=" + c.certificate, "--federated-token=" + c.assertion} {
+		az.must("login", "--service-principal", "-u", string(c.r.Client), proof, "--tenant", string(p.Admin.Info.Tenant))
+		checkAzureCLI(t, p, az, kv)
+		az.must("account", "clear")
+	}
+}
+
 // With one address, az asks /metadata/endpoints for the rest; a managed identity
 // needs no authority to sign in.
 func TestInteropTheAzureCLIFindsThePlatformByOneAddress(t *testing.T) {
