@@ -17,13 +17,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"innate/jwt"
 )
 
 const (
 	freshKeys    = time.Hour        // after which keys are fetched again while the old go on serving
 	oldestKeys   = 24 * time.Hour   // that serve when no newer can be had
-	fetchPause   = 5 * time.Second  // between two fetches, whatever is asked
+	fetchPause   = 5 * time.Second  // after which another fetch may begin, whatever is asked
+	fetchBurst   = 3                // fetches that may come at once: an issuer may roll its keys twice in a moment
 	fetchTimeout = 10 * time.Second // of both requests of one fetch
 )
 
@@ -44,8 +47,9 @@ type Keys struct {
 
 	mu      sync.Mutex
 	keys    []jwt.Key
-	fetched time.Time     // when keys were
-	tried   time.Time     // when the last fetch began
+	fetched time.Time // when keys were
+	tried   time.Time // when the last fetch began
+	fetches *rate.Limiter
 	failed  *Error        // why the last fetch failed; nil when it did not
 	flight  chan struct{} // closed when the fetch under way ends; nil when none is
 }
@@ -68,7 +72,8 @@ func New(c Config) (*Keys, error) {
 	noRedirects.CheckRedirect = neverRedirect
 	c.HTTP = &noRedirects
 	return &Keys{
-		config: c,
+		config:  c,
+		fetches: rate.NewLimiter(rate.Every(fetchPause), fetchBurst),
 		// Appended as it stands (OpenID Connect Discovery 1.0 §4.1): a cleaned path could be another issuer's.
 		document: strings.TrimSuffix(c.Issuer, "/") + "/.well-known/openid-configuration",
 	}, nil
@@ -119,9 +124,8 @@ func (k *Keys) look(kid string, alg jwt.Alg, now time.Time) (key jwt.Key, found 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	key, found = k.find(kid, alg)
-	due := !found || now.Sub(k.fetched) >= freshKeys
-	rested := k.tried.IsZero() || now.Sub(k.tried) >= fetchPause || now.Before(k.tried)
-	if due && rested && k.flight == nil {
+	due := !found && !k.tried.Equal(now) || now.Sub(k.fetched) >= freshKeys
+	if due && k.flight == nil && k.fetches.AllowN(now, 1) {
 		k.tried, k.flight = now, make(chan struct{})
 		go k.refresh()
 	}

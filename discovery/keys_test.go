@@ -85,7 +85,7 @@ func TestAHundredWhoAskAtOnceCostOneFetch(t *testing.T) {
 	})
 }
 
-func TestAnUnknownKeyIsLookedForAgainAfterAPause(t *testing.T) {
+func TestAnUnknownKeyIsLookedForAgain(t *testing.T) {
 	i := newIssuer(ec("old"))
 	keys := i.believe(t, nil)
 	for _, step := range []struct {
@@ -98,12 +98,14 @@ func TestAnUnknownKeyIsLookedForAgainAfterAPause(t *testing.T) {
 		{0, "", "old", "", 1},
 		{time.Minute, "", "new", "final", 2},
 		{0, "", "other", "final", 2},                      // it was looked for this very moment
-		{4 * time.Second, "new", "new", "temporary", 2},   // published since, as far as we can know
-		{0, "", "old", "", 2},                             // what is known is not held up
-		{time.Second, "", "new", "", 3},                   // the pause is over
-		{30 * time.Minute, "", "new", "", 3},              // fresh enough
-		{-2 * time.Hour, "newer", "newer", "", 4},         // the clock was set back: no pause of two hours
-		{time.Second, "newest", "newest", "temporary", 4}, // a second roll right after the first
+		{time.Second, "new", "new", "", 3},                // published since
+		{time.Second, "newer", "newer", "", 4},            // a second roll right after the first
+		{time.Second, "newest", "newest", "temporary", 4}, // too many in a moment
+		{0, "", "old", "", 4},                             // what is known is not held up
+		{5 * time.Second, "", "newest", "", 5},            // the pause is over
+		{30 * time.Minute, "", "newest", "", 5},           // fresh enough
+		{time.Second, "", "other", "final", 6},
+		{-2 * time.Hour, "last", "last", "", 7}, // the clock was set back: no pause of two hours
 	} {
 		i.pass(step.pass)
 		if step.publish != "" {

@@ -42,14 +42,13 @@ func newKeyring(t *testing.T) *keyring {
 	return k
 }
 
-// roll rolls the keys, when every verifier may fetch keys again.
+// roll rolls the keys.
 func (k *keyring) roll(compromised bool) (list []tokens.Key) {
 	k.t.Helper()
 	var page struct {
 		Value []tokens.Key `json:"value"`
 	}
 	k.ARM(http.MethodPost, "/keys/roll", map[string]bool{"compromised": compromised}, &page)
-	k.ahead.Add(int64(10 * time.Second))
 	return page.Value
 }
 
