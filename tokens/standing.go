@@ -45,9 +45,21 @@ func (s *Service) standing(object directory.Object, to audience) (standing, erro
 func (s *Service) unassigned(object directory.Object, r *directory.Registration) error {
 	return refusal(http.StatusBadRequest, "invalid_grant", 501051,
 		"Application '%s' (%s) is not assigned to a role for the application '%s' (%s), which admits only those that are. "+
-			"Whoever administers it assigns one: POST %s/v1.0/servicePrincipals/%s/appRoleAssignedTo with principalId %s, resourceId %s and the appRoleId; %s is for no role in particular",
+			"Whoever administers it assigns one: innate registration role assign %s --value %s --to %s. Over Graph: POST %s/v1.0/servicePrincipals/%s/appRoleAssignedTo with principalId %s, resourceId %s and the appRoleId; %s is for no role in particular",
 		object.Client, printable(object.Name), r.Client, printable(r.Name),
+		r.Client, workloadRole(r), object.ID,
 		s.graph(), r.Principal, object.ID, r.Principal, directory.NoAppRole)
+}
+
+// workloadRole is the value of a role of r that a workload can have, or ROLE.
+func workloadRole(r *directory.Registration) string {
+	i := slices.IndexFunc(r.AppRoles, func(role directory.AppRole) bool {
+		return role.Enabled && role.Value != "" && slices.Contains(role.Members, "Application")
+	})
+	if i < 0 {
+		return "ROLE"
+	}
+	return printable(r.AppRoles[i].Value)
 }
 
 // graph is the origin of the platform's own Graph; empty in a platform without one.
