@@ -27,7 +27,7 @@ import (
 
 const domain = "innate.test"
 
-var purposes = []ca.Purpose{ca.Servers, ca.Hosts, ca.Identities}
+var purposes = []ca.Purpose{ca.Servers, ca.Hosts, ca.Identities, ca.Documents}
 
 func config(t *testing.T) ca.Config {
 	t.Helper()
@@ -92,7 +92,8 @@ func TestACertificateIsGoodForItsPurposeAlone(t *testing.T) {
 			}
 		}
 		for use, want := range map[x509.ExtKeyUsage]bool{
-			x509.ExtKeyUsageServerAuth: p == ca.Servers, x509.ExtKeyUsageClientAuth: p != ca.Servers,
+			x509.ExtKeyUsageServerAuth: p == ca.Servers, x509.ExtKeyUsageClientAuth: p == ca.Hosts || p == ca.Identities,
+			x509.ExtKeyUsageEmailProtection: p == ca.Documents,
 		} {
 			_, err := cert.Verify(x509.VerifyOptions{Roots: a.Pool(purposes...), KeyUsages: []x509.ExtKeyUsage{use}})
 			if (err == nil) != want {
@@ -113,6 +114,8 @@ func TestAnAuthoritySignsOnlyNamesOfItsDomain(t *testing.T) {
 		{ca.Servers, ca.Subject{IPs: []net.IP{net.IPv4(192, 0, 2, 1)}}},
 		{ca.Identities, ca.Subject{URIs: []*url.URL{{Scheme: "innate", Host: "example.org", Path: "/identities/x"}}}},
 		{ca.Hosts, ca.Subject{URIs: []*url.URL{{Scheme: "innate", Host: "example.org", Path: "/hosts/x"}}}},
+		{ca.Documents, ca.Subject{DNS: []string{"login.innate.test"}}}, // its names are metadata's alone
+		{ca.Documents, ca.Subject{URIs: []*url.URL{{Scheme: "innate", Host: "example.org", Path: "/resources/x"}}}},
 	} {
 		c.s.Life = time.Hour
 		if _, err := a.Issue(c.p, newKey(t).Public(), c.s); err == nil {

@@ -24,8 +24,12 @@ const (
 
 // use is what the certificates of a purpose are for.
 func (p Purpose) use() x509.ExtKeyUsage {
-	if p == Servers {
+	switch p {
+	case Servers:
 		return x509.ExtKeyUsageServerAuth
+	case Documents:
+		// What verifiers of PKCS #7 ask for; no TLS library takes it.
+		return x509.ExtKeyUsageEmailProtection
 	}
 	return x509.ExtKeyUsageClientAuth
 }
@@ -49,13 +53,18 @@ func newAuthority(p Purpose, domain string, now time.Time) (*authority, error) {
 		ExtKeyUsage:                 []x509.ExtKeyUsage{p.use()},
 		PermittedDNSDomainsCritical: true, // of all name constraints, despite its name
 	}
-	if p == Servers {
+	switch p {
+	case Servers:
 		template.PermittedDNSDomains = []string{domain, "localhost"}
 		template.PermittedIPRanges = []*net.IPNet{
 			{IP: net.IPv4(127, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)},
 			{IP: net.IPv6loopback, Mask: net.CIDRMask(128, 128)},
 		}
-	} else {
+	case Documents:
+		template.PermittedDNSDomains = []string{"metadata." + domain}
+		template.PermittedURIDomains = []string{domain}
+		template.PermittedEmailAddresses = []string{"metadata." + domain} // nobody's mail
+	default:
 		template.PermittedURIDomains = []string{domain}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

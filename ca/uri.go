@@ -33,6 +33,12 @@ func IdentityURIs(domain string, id innate.ObjectID, hosting, host innate.Resour
 	}
 }
 
+// DocumentURIs are the names in a certificate for a VM's attested documents: the
+// VM, and the machine that may sign for it.
+func DocumentURIs(domain string, vm, host innate.ResourceID) []*url.URL {
+	return []*url.URL{uri(domain, resourceKind, vm.Key()), uri(domain, hostKind, host.Key())}
+}
+
 // ParseIdentityURIs reads what IdentityURIs wrote. The resource ids come back in lower case.
 func ParseIdentityURIs(cert *x509.Certificate) (id innate.ObjectID, hosting, host innate.ResourceID, err error) {
 	names, err := byKind(cert, identityKind, resourceKind, hostKind)

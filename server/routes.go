@@ -42,6 +42,7 @@ func (s *Server) routes() (http.Handler, error) {
 	paths.Handle("/keys/", keys)
 	paths.Handle("GET /platform", arm.Require(http.HandlerFunc(s.servePlatform), nil))
 	paths.Handle("POST /federation/test", arm.Require(http.HandlerFunc(s.serveFederationTest), nil))
+	paths.HandleFunc("GET /authorities/documents", s.serveDocumentsAuthority)
 	paths.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok\n") })
 	manage := arm.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if access.Serves(r.URL.Path) {
