@@ -10,44 +10,35 @@ package endpoint
 
 import (
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"innate"
 )
 
-// Server is an http.Server for h with the limits that a local endpoint needs
-// (host-attestation §9). No client sends a body or waits longer for a token.
-// log hears of broken connections, at debug level; nil means slog.Default().
-func Server(h http.Handler, log *slog.Logger) *http.Server {
-	if log == nil {
-		log = slog.Default()
-	}
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		WriteTimeout:      90 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		// "OPTIONS *" is refused like everything else, not answered by net/http.
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
 // forwarding headers are set by proxies: the request came from somewhere else.
 var forwarding = []string{"X-Forwarded-For", "Forwarded", "Via", "X-Real-Ip"}
 
-// Check refuses what no local request may be (managed-identity-endpoints §1.1):
-// anything but GET, forwarded, meant for a proxy, with a body, or with a Host
-// that is not exactly one of hosts (lower case).
+// Check refuses what a request for something may not be: anything but GET, with
+// a body, or not Local.
 func Check(r *http.Request, hosts []string) error {
 	if r.Method != http.MethodGet {
 		return &innate.Refusal{Status: http.StatusMethodNotAllowed, Text: fmt.Sprintf("%s is not allowed: use GET", clip(r.Method))}
 	}
+	if err := Local(r, hosts); err != nil {
+		return err
+	}
+	if r.ContentLength != 0 {
+		return badRequest("a request with a body is not allowed")
+	}
+	return nil
+}
+
+// Local refuses what no local request may be (managed-identity-endpoints §1.1):
+// forwarded, meant for a proxy, or with a Host that is not exactly one of hosts
+// (lower case).
+func Local(r *http.Request, hosts []string) error {
 	for _, name := range forwarding {
 		if _, present := r.Header[name]; present { // even empty
 			return badRequest("%s header is not allowed: ask directly, not through a proxy", name)
@@ -59,9 +50,6 @@ func Check(r *http.Request, hosts []string) error {
 	// An exact comparison: a prefix test lets 127.0.0.1.example.org through.
 	if !slices.Contains(hosts, strings.ToLower(r.Host)) {
 		return badRequest("Host %q is not this endpoint: want %s", clip(r.Host), hosts[0])
-	}
-	if r.ContentLength != 0 {
-		return badRequest("a request with a body is not allowed")
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func Headers(h http.Header, r innate.Refusal) {
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Connection", "close")
-	if r.Status == http.StatusMethodNotAllowed {
+	if r.Status == http.StatusMethodNotAllowed && h.Get("Allow") == "" {
 		h.Set("Allow", http.MethodGet)
 	}
 	if r.RetryAfter > 0 {
