@@ -43,11 +43,12 @@ type metadata struct {
 
 // An attachment is the metadata service of one VM.
 type attachment struct {
-	vm   innate.ResourceID
-	ns   *os.File
-	own  bool // ns is the agent's own
-	end  context.CancelFunc
-	over chan struct{} // closed when the listener is
+	vm    innate.ResourceID
+	ns    *os.File
+	links *links // of ns
+	own   bool   // ns is the agent's own
+	end   context.CancelFunc
+	over  chan struct{} // closed when the listener is
 }
 
 func newMetadata(a *Agent) *metadata {
@@ -147,11 +148,23 @@ func isOwn(ns *os.File) (bool, error) {
 // attach opens the first listener, so that whoever asked hears why it cannot be, and keeps one open from there on.
 func (m *metadata) attach(vm innate.ResourceID, ns *os.File, own bool) (err error) {
 	a := m.agent
-	server, err := imds.New(imds.Config{
-		Tokens: a, Machine: a.describe(vm), Assurance: innate.NetNS, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
-	})
+	wires, err := openLinks(ns)
 	if err != nil {
 		ns.Close()
+		return fmt.Errorf("reading the network interfaces of %s: %w", vm.Name(), err)
+	}
+	kept := false
+	defer func() {
+		if !kept {
+			wires.close()
+			ns.Close()
+		}
+	}()
+	server, err := imds.New(imds.Config{
+		Tokens: a, Machine: a.describe(vm), Assurance: innate.NetNS, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
+		Interfaces: wires.read, Voucher: (&voucher{agent: a, vm: vm}).certificate,
+	})
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -163,7 +176,6 @@ func (m *metadata) attach(vm innate.ResourceID, ns *os.File, own bool) (err erro
 	}
 	l, err := openIn(ns)
 	if err != nil {
-		ns.Close()
 		return fmt.Errorf("opening %s:80 for %s: %w", address, vm.Name(), err)
 	}
 	m.mu.Lock()
@@ -171,18 +183,17 @@ func (m *metadata) attach(vm innate.ResourceID, ns *os.File, own bool) (err erro
 	_, placed := a.placed.get(vm) // from here on, gone finds it
 	if !placed || m.ctx == nil || m.ctx.Err() != nil || m.attached[vm.Key()] != nil {
 		l.Close()
-		ns.Close()
 		return fmt.Errorf("the agent is ending, or %s was just attached by another or taken off this host: try again", vm.Name())
 	}
 	ctx, end := context.WithCancel(m.ctx)
-	at := &attachment{vm: vm, ns: ns, own: own, end: end, over: make(chan struct{})}
-	m.attached[vm.Key()] = at
+	at := &attachment{vm: vm, ns: ns, links: wires, own: own, end: end, over: make(chan struct{})}
+	m.attached[vm.Key()], kept = at, true
 	m.running.Go(func() { m.serve(ctx, at, server, l) })
 	return nil
 }
 
 // serve answers on l and, when that ends by anybody else's doing, on a new listener.
-func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Server, l net.Listener) {
+func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Server, l *net.TCPListener) {
 	log := m.agent.config.Log.With("vm", at.vm)
 	defer func() {
 		at.end()
@@ -190,6 +201,7 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 		if at.own {
 			err = errors.Join(err, giveBack(at.ns))
 		}
+		at.links.close()
 		if err = errors.Join(err, at.ns.Close()); err != nil {
 			log.Warn("closing a VM's metadata service", "err", err)
 		}
@@ -208,7 +220,7 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 	pause := firstReopen
 	for {
 		begun := time.Now()
-		err := listening.Serve(l)
+		err := listening.Serve(endpoint.NewDoor(l, endpoint.Connections))
 		l.Close()
 		if ctx.Err() != nil {
 			<-closed
@@ -258,7 +270,7 @@ func (a *Agent) describe(vm innate.ResourceID) func() (imds.Machine, bool) {
 // openIn gives a namespace the metadata address on its loopback device and
 // listens there, for that namespace's own processes alone: a container routed
 // through it comes in by another device.
-func openIn(ns *os.File) (l net.Listener, err error) {
+func openIn(ns *os.File) (l *net.TCPListener, err error) {
 	err = caller.InNamespace(ns, func() error {
 		if err := withLoopback(func(h *netlink.Handle, lo netlink.Link, addr *netlink.Addr) error {
 			return errors.Join(h.AddrReplace(lo, addr), h.LinkSetUp(lo))
@@ -268,9 +280,12 @@ func openIn(ns *os.File) (l net.Listener, err error) {
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(false) // as caller.Listen
 		lc.Control = onLoopback
-		var err error
-		l, err = lc.Listen(context.Background(), "tcp4", address+":80")
-		return err
+		opened, err := lc.Listen(context.Background(), "tcp4", address+":80")
+		if err != nil {
+			return err
+		}
+		l = opened.(*net.TCPListener)
+		return nil
 	})
 	return l, err
 }

@@ -73,6 +73,22 @@ func TestAVMIsServedInsideItsOwnNamespace(t *testing.T) {
 
 func askInside(t *testing.T, ns *os.File) (token string, err error) {
 	t.Helper()
+	status, b, err := getInside(t, ns, "/metadata/identity/oauth2/token?api-version=2018-02-01&resource="+vault)
+	if err != nil {
+		return "", err
+	}
+	var v struct {
+		Token string `json:"access_token"`
+	}
+	if json.Unmarshal(b, &v) != nil || v.Token == "" {
+		return "", fmt.Errorf("%d: %s", status, b)
+	}
+	return v.Token, nil
+}
+
+// getInside asks the metadata service as a process in ns would.
+func getInside(t *testing.T, ns *os.File, target string) (status int, body []byte, err error) {
+	t.Helper()
 	tr := &http.Transport{DisableKeepAlives: true, Proxy: nil}
 	tr.Dial = func(network, addr string) (c net.Conn, err error) {
 		err = caller.InNamespace(ns, func() error {
@@ -81,27 +97,18 @@ func askInside(t *testing.T, ns *os.File) (token string, err error) {
 		})
 		return c, err
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource="+vault, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://169.254.169.254"+target, nil)
 	if err != nil {
-		return "", err
+		return 0, nil, err
 	}
 	req.Header.Set("Metadata", "true")
 	resp, err := (&http.Client{Transport: tr, Timeout: 5 * time.Second}).Do(req)
 	if err != nil {
-		return "", err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return "", err
-	}
-	var v struct {
-		Token string `json:"access_token"`
-	}
-	if json.Unmarshal(b, &v) != nil || v.Token == "" {
-		return "", fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	return v.Token, nil
+	body, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, body, err
 }
 
 func TestTheHostsOwnNamespaceIsNoVMs(t *testing.T) {

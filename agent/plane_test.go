@@ -68,6 +68,7 @@ type plane struct {
 	caKey  crypto.Signer
 
 	certificates atomic.Int64 // issued to identities
+	documents    atomic.Int64 // certificates issued for VMs' documents
 	calls        atomic.Int64 // of the token endpoint
 	mu           sync.Mutex
 	token        http.HandlerFunc // what the token endpoint does
@@ -100,6 +101,7 @@ func newPlane(t *testing.T) *plane {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/join", p.join)
 	mux.HandleFunc("POST /v1/identities", p.identity)
+	mux.HandleFunc("POST /v1/documents", p.document)
 	mux.HandleFunc("GET /v1/feed", p.feed)
 	mux.HandleFunc("POST /"+tenant+"/oauth2/token", func(w http.ResponseWriter, r *http.Request) {
 		p.calls.Add(1)
@@ -187,6 +189,17 @@ func (p *plane) identity(w http.ResponseWriter, r *http.Request) {
 	}
 	p.certificates.Add(1)
 	json.NewEncoder(w).Encode(map[string]any{"certificate": p.certify(w, r, nil)})
+}
+
+func (p *plane) document(w http.ResponseWriter, r *http.Request) {
+	var q struct{ Resource innate.ResourceID }
+	der := p.certify(w, r, &q)
+	if len(r.TLS.PeerCertificates) == 0 || !q.Resource.Equal(webVM) {
+		refuse(w, http.StatusForbidden, "NotPlacedHere")
+		return
+	}
+	p.documents.Add(1)
+	json.NewEncoder(w).Encode(map[string]any{"certificate": der})
 }
 
 func refuse(w http.ResponseWriter, status int, code string) {

@@ -5,14 +5,14 @@ package imds
 // (managed-identity-endpoints §1.9).
 type element struct {
 	path, since string
-	of          func(Machine) any
+	of          func(vm) any
 }
 
-func text(s string) func(Machine) any { return func(Machine) any { return s } }
+func text(s string) func(vm) any { return func(vm) any { return s } }
 
 var (
 	empty = text("")
-	list  = func(Machine) any { return []any{} }
+	list  = func(vm) any { return []any{} }
 )
 
 var elements = []element{
@@ -26,11 +26,11 @@ var elements = []element{
 	{"compute.hostGroup.id", "2021-11-15", empty},
 	{"compute.isHostCompatibilityLayerVm", "2020-06-01", text("false")},
 	{"compute.licenseType", "2020-09-01", empty},
-	{"compute.location", "2017-04-02", func(m Machine) any { return m.Location }},
-	{"compute.name", "2017-04-02", func(m Machine) any { return m.Resource.Name() }},
+	{"compute.location", "2017-04-02", func(m vm) any { return m.Location }},
+	{"compute.name", "2017-04-02", func(m vm) any { return m.Resource.Name() }},
 	{"compute.offer", "2017-04-02", empty},
 	{"compute.osProfile.adminUsername", "2020-07-15", empty},
-	{"compute.osProfile.computerName", "2020-07-15", func(m Machine) any { return m.Resource.Name() }},
+	{"compute.osProfile.computerName", "2020-07-15", func(m vm) any { return m.Resource.Name() }},
 	{"compute.osProfile.disablePasswordAuthentication", "2020-10-01", empty},
 	{"compute.osType", "2017-04-02", text("Linux")},
 	{"compute.physicalZone", "2023-11-15", empty},
@@ -45,8 +45,8 @@ var elements = []element{
 	{"compute.provider", "2018-10-01", text("Microsoft.Compute")},
 	{"compute.publicKeys", "2018-04-02", list},
 	{"compute.publisher", "2017-04-02", empty},
-	{"compute.resourceGroupName", "2017-08-01", func(m Machine) any { return m.Resource.Group() }},
-	{"compute.resourceId", "2019-03-11", func(m Machine) any { return string(m.Resource) }},
+	{"compute.resourceGroupName", "2017-08-01", func(m vm) any { return m.Resource.Group() }},
+	{"compute.resourceId", "2019-03-11", func(m vm) any { return string(m.Resource) }},
 	{"compute.securityProfile.encryptionAtHost", "2021-11-01", empty},
 	{"compute.securityProfile.secureBootEnabled", "2020-06-01", empty},
 	{"compute.securityProfile.securityType", "2021-12-13", empty},
@@ -78,13 +78,13 @@ var elements = []element{
 	{"compute.storageProfile.osDisk.vhd.uri", "2019-06-01", empty},
 	{"compute.storageProfile.osDisk.writeAcceleratorEnabled", "2019-06-01", empty},
 	{"compute.storageProfile.resourceDisk.size", "2021-02-01", empty},
-	{"compute.subscriptionId", "2017-08-01", func(m Machine) any { return m.Resource.Subscription() }},
+	{"compute.subscriptionId", "2017-08-01", func(m vm) any { return m.Resource.Subscription() }},
 	{"compute.tags", "2017-08-01", tagsText},
 	{"compute.tagsList", "2019-06-04", tagsList},
 	{"compute.userData", "2021-01-01", empty},
 	{"compute.version", "2017-04-02", empty},
 	{"compute.virtualMachineScaleSet.id", "2021-03-01", empty},
-	{"compute.vmId", "2017-04-02", func(m Machine) any { return m.VMID }},
+	{"compute.vmId", "2017-04-02", func(m vm) any { return m.VMID }},
 	{"compute.vmScaleSetName", "2017-12-01", empty},
 	{"compute.vmSize", "2017-04-02", empty},
 	{"compute.zone", "2017-12-01", empty},

@@ -55,6 +55,9 @@ func (s *Server) readQuestion(r *http.Request) (q question, err error) {
 	if err := s.check(r); err != nil {
 		return q, err
 	}
+	if err := s.allowance.Spend(endpoint.FromMemory); err != nil {
+		return q, err
+	}
 	query, err := s.readIdentityQuery(r)
 	if err != nil {
 		return q, err
@@ -137,6 +140,9 @@ func (s *Server) answer(w http.ResponseWriter, q question, t innate.Token) {
 func (s *Server) serveInfo(w http.ResponseWriter, r *http.Request) {
 	err := s.check(r)
 	if err == nil {
+		err = s.allowance.Spend(endpoint.FromMemory)
+	}
+	if err == nil {
 		_, err = s.readIdentityQuery(r)
 	}
 	m, placed := s.machine()
@@ -173,6 +179,7 @@ func (s *Server) record(r *http.Request, vm innate.ResourceID, token innate.Toke
 	if s.ledger.Repeats(d) {
 		return nil
 	}
+	s.allowance.Owe(endpoint.Decided)
 	ev := s.event(r, vm)
 	ev.Target, ev.Client, ev.Principal = resource, token.Client, token.Object
 	return s.ledger.Record(d, ev, token.Expires)
@@ -201,6 +208,7 @@ func (s *Server) refuseToken(w http.ResponseWriter, r *http.Request, q question,
 	ev.Target, ev.Why, ev.Trace = q.resource, no.Error(), no.Trace
 	d := endpoint.Decision{Who: peer(r), Target: ev.Target, Why: ev.Why}
 	if !s.ledger.Repeats(d) {
+		s.allowance.Owe(endpoint.Decided)
 		if err := s.ledger.Record(d, ev, s.now().Add(time.Second)); err != nil {
 			s.log.Error("recording a refusal", "error", err) // the answer is no either way
 		}

@@ -9,9 +9,11 @@ package imds
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -35,25 +37,30 @@ type Machine struct {
 	Tags        map[string]string
 	Tenant      innate.TenantID
 	HasIdentity bool
-	Interfaces  []Interface // may be empty
 }
 
 // An Interface is a network interface of the VM.
 type Interface struct {
-	MAC  string         // 12 hexadecimal digits, upper case
+	MAC  net.HardwareAddr
 	IPv4 []netip.Prefix // address and length of its subnet
 	IPv6 []netip.Addr
 }
 
-// Config says whom a Server serves. Hosts, Log and Now may be empty.
+// Config says whom a Server serves. Interfaces, Voucher, Hosts, Log and Now may be empty.
 type Config struct {
 	Tokens    Tokens
 	Machine   func() (Machine, bool) // false: not placed here any more
 	Assurance innate.Assurance       // what the listener proves about every caller: netns or device
-	Audit     *audit.Log
-	Hosts     []string // further Host values beside 169.254.169.254
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Interfaces reads the VM's network interfaces; nil means that nobody can say.
+	Interfaces func() ([]Interface, error)
+	// Voucher is what the VM's attested documents are signed with: a key and its
+	// certificate, for at least documentLife more; nil means that there are none.
+	// An error that is an *innate.Refusal is answered as it says.
+	Voucher func(context.Context) (*tls.Certificate, error)
+	Audit   *audit.Log
+	Hosts   []string // further Host values beside 169.254.169.254
+	Log     *slog.Logger
+	Now     func() time.Time
 }
 
 // A Server is the metadata service of one VM.
@@ -61,7 +68,10 @@ type Server struct {
 	tokens    Tokens
 	machine   func() (Machine, bool)
 	assurance innate.Assurance
+	links     func() ([]Interface, error)
+	voucher   func(context.Context) (*tls.Certificate, error)
 	ledger    endpoint.Ledger
+	allowance *endpoint.Allowance
 	hosts     []string
 	log       *slog.Logger
 	now       func() time.Time
@@ -93,7 +103,10 @@ func New(c Config) (*Server, error) {
 		tokens:    c.Tokens,
 		machine:   c.Machine,
 		assurance: c.Assurance,
+		links:     c.Interfaces,
+		voucher:   c.Voucher,
 		ledger:    endpoint.Ledger{Log: c.Audit, Now: c.Now},
+		allowance: endpoint.NewAllowance(c.Now),
 		hosts:     hosts,
 		log:       c.Log,
 		now:       c.Now,
@@ -119,6 +132,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveInfo(w, r)
 	case path == "/metadata/versions":
 		s.serveVersions(w, r)
+	case path == "/metadata/attested/document":
+		s.serveDocument(w, r)
+	case path == "/metadata/scheduledevents":
+		s.serveEvents(w, r)
+	case path == "/metadata/loadbalancer":
+		s.serveLoadBalancer(w, r)
 	case path == "/metadata/instance" || strings.HasPrefix(path, "/metadata/instance/"):
 		s.serveInstance(w, r, strings.TrimPrefix(path, "/metadata/instance"))
 	default:
@@ -134,6 +153,11 @@ func (s *Server) check(r *http.Request) error {
 	if err := endpoint.Check(r, s.hosts); err != nil {
 		return err
 	}
+	return asksMetadata(r)
+}
+
+// asksMetadata refuses a request without Metadata: true.
+func asksMetadata(r *http.Request) error {
 	// A browser or a proxy that was tricked into asking sends no such header.
 	if values := r.Header["Metadata"]; len(values) != 1 || !strings.EqualFold(strings.TrimSpace(values[0]), "true") {
 		return &innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Text: missingHeader}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -31,7 +32,15 @@ var now = time.Unix(1790000000, 0)
 var machine = imds.Machine{
 	Resource: vm, VMID: "cccccccc-0000-0000-0000-000000000001", Location: "local",
 	Tags: map[string]string{"owner": "a<b", "env": "test"}, Tenant: "72f988bf-0000-0000-0000-2d7cd011db47", HasIdentity: true,
-	Interfaces: []imds.Interface{{MAC: "000D3A123456", IPv4: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24")}, IPv6: []netip.Addr{netip.MustParseAddr("fd00::1")}}},
+}
+
+// links are the machine's interfaces: an ordinary one, and one with a public
+// address and one that only a carrier's translation hides.
+func links() ([]imds.Interface, error) {
+	return []imds.Interface{
+		{MAC: net.HardwareAddr{0, 0x0d, 0x3a, 0x12, 0x34, 0x56}, IPv4: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24")}, IPv6: []netip.Addr{netip.MustParseAddr("fd00::1")}},
+		{MAC: net.HardwareAddr{0, 0x0d, 0x3a, 0x12, 0x34, 0x57}, IPv4: []netip.Prefix{netip.MustParsePrefix("203.0.113.9/28"), netip.MustParsePrefix("100.64.0.9/10")}},
+	}, nil
 }
 
 // A tokenSource is where tokens come from in these tests.
@@ -90,6 +99,9 @@ func newServer(t testing.TB, c imds.Config) (s *imds.Server, path string) {
 	if c.Machine == nil {
 		c.Machine = func() (imds.Machine, bool) { return machine, true }
 	}
+	if c.Interfaces == nil {
+		c.Interfaces = links
+	}
 	if c.Now == nil {
 		c.Now = func() time.Time { return now }
 	}
@@ -108,14 +120,14 @@ func serve(t testing.TB, h http.Handler) (addr string) {
 }
 
 func TestRequests(t *testing.T) {
-	s, _ := newServer(t, imds.Config{})
-	addr := serve(t, s)
 	words := map[string]string{
 		"host": "169.254.169.254", "system": system, "user": user, "USER": strings.ToUpper(user),
 		"userid": string(userID), "useridquoted": strings.ReplaceAll(string(userID), "/", "%2F"),
 	}
-	endpointtest.Play(t, "testdata/token.txt", addr, words)
-	endpointtest.Play(t, "testdata/instance.txt", addr, words)
+	for _, file := range []string{"token", "instance", "events"} {
+		s, _ := newServer(t, imds.Config{})
+		endpointtest.Play(t, "testdata/"+file+".txt", serve(t, s), words)
+	}
 }
 
 func get(t *testing.T, addr, target string) int {

@@ -1,9 +1,6 @@
 package imds
 
-import (
-	"net/http"
-	"slices"
-)
+import "slices"
 
 // versions are the published api-versions (managed-identity-endpoints §1.8), oldest first.
 var versions = []string{
@@ -19,11 +16,5 @@ const firstIdentityVersion = "2018-02-01"
 
 func known(version string) bool { return slices.Contains(versions, version) }
 
-// serveVersions answers GET /metadata/versions, the one route without an api-version.
-func (s *Server) serveVersions(w http.ResponseWriter, r *http.Request) {
-	if err := s.check(r); err != nil {
-		s.badInstance(w, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, map[string][]string{"apiVersions": versions})
-}
+// since are the api-versions of a category that began with one of them.
+func since(first string) []string { return versions[slices.Index(versions, first):] }

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"innate/agent/caller"
+	"innate/agent/imds"
+)
+
+// links reads the network interfaces of one namespace, over a netlink socket
+// that was made inside it. It keeps the namespace alive until it is closed.
+type links struct {
+	mu     sync.Mutex      // a request that outlives the service must not meet a number used again
+	handle *netlink.Handle // nil when closed
+}
+
+func openLinks(ns *os.File) (*links, error) {
+	l := new(links)
+	err := caller.InNamespace(ns, func() (err error) {
+		l.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	return l, err
+}
+
+func (l *links) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.handle.Close()
+	l.handle = nil
+}
+
+// read returns the interfaces that have a MAC address, with the addresses by
+// which others can reach them, in order of index.
+func (l *links) read() ([]imds.Interface, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.handle == nil {
+		return nil, net.ErrClosed
+	}
+	all, err := whole(l.handle.LinkList)
+	if err != nil {
+		return nil, err
+	}
+	var found []imds.Interface
+	for _, link := range all {
+		if len(link.Attrs().HardwareAddr) != 6 || link.Attrs().Flags&unix.IFF_LOOPBACK != 0 {
+			continue
+		}
+		addresses, err := whole(func() ([]netlink.Addr, error) { return l.handle.AddrList(link, netlink.FAMILY_ALL) })
+		if err != nil {
+			return nil, err
+		}
+		i := imds.Interface{MAC: link.Attrs().HardwareAddr}
+		for _, a := range addresses {
+			ip, ok := netip.AddrFromSlice(a.IP)
+			bits, _ := a.Mask.Size()
+			switch ip = ip.Unmap(); {
+			case !ok || netlink.Scope(a.Scope) != netlink.SCOPE_UNIVERSE:
+			case ip.Is4():
+				i.IPv4 = append(i.IPv4, netip.PrefixFrom(ip, bits))
+			default:
+				i.IPv6 = append(i.IPv6, ip)
+			}
+		}
+		found = append(found, i)
+	}
+	return found, nil
+}
+
+// whole asks again for a list that changed while the kernel told it.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 3 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
