@@ -261,7 +261,7 @@ func (a *Agent) describe(vm innate.ResourceID) func() (imds.Machine, bool) {
 			return imds.Machine{}, false
 		}
 		return imds.Machine{
-			Resource: p.Resource, VMID: p.VMID, Location: p.Location, Tags: p.Tags,
+			Resource: p.Resource, VMID: p.VMID, Location: p.Location, Tags: p.Tags, Told: p.Instance,
 			Tenant: a.machine.Tenant, HasIdentity: len(p.Identities) > 0,
 		}, true
 	}

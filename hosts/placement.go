@@ -249,6 +249,9 @@ func placement(r store.Reader, res *resources.Resource) (client.Placement, error
 		VMID: res.VMID(), Settings: res.Settings, RunAs: res.RunAs(),
 		MinimumAssurance: res.MinimumAssurance(), HealthCheck: res.HealthCheck(),
 	}
+	if res.ID.Is(resources.TypeVM) {
+		p.Instance = instance(res)
+	}
 	if s := res.Identity.System; s != nil {
 		p.Identities = append(p.Identities, client.Identity{Object: s.Principal, Client: s.Client, Resource: res.ID, System: true})
 	}

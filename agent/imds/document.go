@@ -85,17 +85,17 @@ func compose(m Machine, version, nonce string, now time.Time) document {
 	const layout = "01/02/06 15:04:05"
 	d := document{
 		Nonce: nonce, VMID: m.VMID,
+		Plan: documentPlan{m.Told["compute.plan.name"], m.Told["compute.plan.product"], m.Told["compute.plan.publisher"]},
 		Time: documentTime{now.Format(layout) + " -0000", now.Add(documentLife).Format(layout) + " -0000"},
 	}
 	if version >= "2019-04-30" {
-		subscription := m.Resource.Subscription()
-		d.Subscription = &subscription
+		d.Subscription = new(m.Resource.Subscription())
 	}
 	if version >= "2019-11-01" {
-		d.SKU = new(string)
+		d.SKU = new(m.Told["compute.sku"])
 	}
 	if version >= "2020-09-01" {
-		d.LicenseType = new(string)
+		d.LicenseType = new(m.Told["compute.licenseType"])
 	}
 	return d
 }

@@ -102,11 +102,11 @@ func TestAnAttestedDocumentSaysWhichVMAndWhen(t *testing.T) {
 	roots.AddCert(authority)
 
 	const times = `"timeStamp":{"createdOn":"09/21/26 14:13:20 -0000","expiresOn":"09/21/26 15:13:20 -0000"}`
-	const plan = `"plan":{"name":"","product":"","publisher":""}`
+	const plan = `"plan":{"name":"p","product":"","publisher":""}`
 	id := `"vmId":"` + machine.VMID + `"`
 	subscription := `"subscriptionId":"` + vm.Subscription() + `"`
 	for _, test := range []struct{ query, want string }{
-		{"api-version=2020-09-01&nonce=1234567890", `{"licenseType":"","nonce":"1234567890",` + plan + `,"sku":"",` + subscription + `,` + times + `,` + id + `}`},
+		{"api-version=2020-09-01&nonce=1234567890", `{"licenseType":"RHEL_BYOS","nonce":"1234567890",` + plan + `,"sku":"12",` + subscription + `,` + times + `,` + id + `}`},
 		{"api-version=2018-10-01&nonce=a1", `{"nonce":"a1",` + plan + `,` + times + `,` + id + `}`},
 		{"api-version=2019-04-30&nonce=" + strings.Repeat("n", 32), `{"nonce":"` + strings.Repeat("n", 32) + `",` + plan + `,` + subscription + `,` + times + `,` + id + `}`},
 		// Without one, the nonce is the time.

@@ -8,6 +8,14 @@ type element struct {
 	of          func(vm) any
 }
 
+// value is what the VM's own properties tell, else what is so of every VM.
+func (e element) value(m vm) any {
+	if told, ok := m.Told[e.path]; ok {
+		return told
+	}
+	return e.of(m)
+}
+
 func text(s string) func(vm) any { return func(vm) any { return s } }
 
 var (

@@ -35,6 +35,7 @@ type Machine struct {
 	VMID        string
 	Location    string
 	Tags        map[string]string
+	Told        map[string]string // what the VM's own properties tell, by element, such as compute.vmSize
 	Tenant      innate.TenantID
 	HasIdentity bool
 }

@@ -32,6 +32,7 @@ var now = time.Unix(1790000000, 0)
 var machine = imds.Machine{
 	Resource: vm, VMID: "cccccccc-0000-0000-0000-000000000001", Location: "local",
 	Tags: map[string]string{"owner": "a<b", "env": "test"}, Tenant: "72f988bf-0000-0000-0000-2d7cd011db47", HasIdentity: true,
+	Told: map[string]string{"compute.vmSize": "Standard_B1s", "compute.sku": "12", "compute.licenseType": "RHEL_BYOS", "compute.plan.name": "p"},
 }
 
 // links are the machine's interfaces: an ordinary one, and one with a public

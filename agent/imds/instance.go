@@ -98,7 +98,7 @@ func tree(m vm, version string) map[string]any {
 	root := map[string]any{}
 	for _, e := range elements {
 		if e.since <= version {
-			put(root, strings.Split(e.path, "."), e.of(m))
+			put(root, strings.Split(e.path, "."), e.value(m))
 		}
 	}
 	return root

@@ -29,6 +29,7 @@ type Placement struct {
 	Location         string            `json:"location,omitempty"`
 	Tags             map[string]string `json:"tags,omitempty"`
 	VMID             string            `json:"vmId,omitempty"`
+	Instance         map[string]string `json:"instance,omitempty"` // VMs: what its own properties tell in instance metadata, such as compute.vmSize
 	Identities       []Identity        `json:"identities,omitempty"`
 	Settings         map[string]string `json:"settings,omitempty"`         // appsettings
 	RunAs            []uint32          `json:"runAs,omitempty"`            // uids that may run as the app, beside root
