@@ -2,7 +2,6 @@ package imds_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -215,29 +214,4 @@ func TestAnIncompleteConfigIsRefusedByName(t *testing.T) {
 			t.Errorf("without %s: %v", missing, err)
 		}
 	}
-}
-
-// A recorder is enough here: what net/http itself does with broken bytes is its own.
-func FuzzRequest(f *testing.F) {
-	for _, target := range []string{
-		"/metadata/identity/oauth2/token?api-version=2018-02-01&resource=x", "//metadata//instance/compute/tagsList/0/?api-version=2020-06-01&format=text",
-		"/metadata/versions", "/metadata/instance?api-version=x", "/metadata/identity/oauth2/token??resource=%zz&&=", "/metadata/identity/info?api-version=2018-02-01",
-	} {
-		f.Add(target, "true", "169.254.169.254")
-	}
-	s, _ := newServer(f, imds.Config{})
-	f.Fuzz(func(t *testing.T, target, metadata, host string) {
-		path, query, _ := strings.Cut(target, "?")
-		r := httptest.NewRequest("GET", "/", nil)
-		r.URL.Path, r.URL.RawQuery, r.RequestURI, r.Host = path, query, target, host
-		r.Header.Set("Metadata", metadata)
-		w := httptest.NewRecorder()
-		s.ServeHTTP(w, r)
-		if w.Code == 200 && !strings.EqualFold(strings.TrimSpace(metadata), "true") {
-			t.Errorf("200 for %q with Metadata: %q", target, metadata)
-		}
-		if w.Code != 200 && !json.Valid(w.Body.Bytes()) {
-			t.Errorf("%d %q for %q", w.Code, w.Body, target)
-		}
-	})
 }
