@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -80,7 +81,7 @@ func (v *voucher) fetch(ctx context.Context) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("the certificate that came back: %w", err)
 	}
 	if !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("the certificate that came back is for another key")
+		return nil, errors.New("the certificate that came back is for another key")
 	}
 	return &tls.Certificate{Certificate: [][]byte{answer.Certificate}, PrivateKey: key, Leaf: cert}, nil
 }

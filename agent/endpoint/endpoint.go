@@ -1,7 +1,7 @@
 // Package endpoint is what the two local endpoints, IMDS and App Service, have
-// in common: which requests are let in at all, how their query names an
-// identity, how a "no" of the source of tokens is graded, and how what was
-// answered is recorded.
+// in common: which requests are let in at all and how many, how their query
+// names an identity, how a "no" of the source of tokens is graded, and how what
+// was answered is recorded.
 //
 // It leaves to them who is calling, the paths, and the shape of every answer.
 // Close the connection on every refusal: bytes behind a refused request must

@@ -57,6 +57,10 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 
 // readApproval refuses what is not {"StartRequests":[{"EventId":"…"},…]}.
 func readApproval(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength < 0 {
+		// Chunks and a length that disagree are two requests to who reads on.
+		return badRequest("the body comes with a Content-Length, not in chunks")
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxApproval))
 	if err != nil {
 		return &innate.Refusal{Status: http.StatusBadRequest, Text: "reading the body: it is cut off, or longer than 16 kB", Cause: err}
