@@ -17,7 +17,8 @@ const patience = time.Second
 // connections at a time. Nobody is turned away: who comes next waits, unseen by
 // us, until there is a place. Places are made by ending connections after their
 // answer, and by cutting off those that have asked for nothing for a second:
-// programs of one caller that are slow, or hostile, do not shut out the others.
+// programs of one caller that are slow do not shut out the others. One that is
+// hostile makes its own caller wait, and nobody else.
 //
 // Serve it with Server, which says what each connection is doing.
 type Door struct {

@@ -12,22 +12,19 @@ import (
 // What all categories but identity have in common: the api-version that they
 // ask for, and errors that are a sentence where identity's have a code.
 
-// enter checks a GET for one of the api-versions (oldest first), takes its cost,
-// and returns its query and whom it is about. Otherwise it has answered.
+// enter checks a GET for one of the api-versions (oldest first), and returns its
+// query and whom it is about. Otherwise it has answered.
 func (s *Server) enter(w http.ResponseWriter, r *http.Request, accepted []string, cost endpoint.Cost) (q endpoint.Query, m Machine, ok bool) {
-	if err := s.check(r); err != nil {
+	if err := s.check(r, cost); err != nil {
 		s.badInstance(w, err)
 		return nil, m, false
 	}
-	return s.enterChecked(w, r, accepted, cost)
+	return s.query(w, r, accepted)
 }
 
-// enterChecked is enter after the checks of method and headers.
-func (s *Server) enterChecked(w http.ResponseWriter, r *http.Request, accepted []string, cost endpoint.Cost) (q endpoint.Query, m Machine, ok bool) {
-	err := s.allowance.Spend(cost)
-	if err == nil {
-		q, err = endpoint.ParseQuery(r.URL.RawQuery)
-	}
+// query is enter for a request that was let in.
+func (s *Server) query(w http.ResponseWriter, r *http.Request, accepted []string) (q endpoint.Query, m Machine, ok bool) {
+	q, err := endpoint.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		s.badInstance(w, err)
 		return nil, m, false
@@ -44,11 +41,7 @@ func (s *Server) enterChecked(w http.ResponseWriter, r *http.Request, accepted [
 
 // serveVersions answers GET /metadata/versions, the one route without an api-version.
 func (s *Server) serveVersions(w http.ResponseWriter, r *http.Request) {
-	err := s.check(r)
-	if err == nil {
-		err = s.allowance.Spend(endpoint.Composed)
-	}
-	if err != nil {
+	if err := s.check(r, endpoint.Composed); err != nil {
 		s.badInstance(w, err)
 		return
 	}

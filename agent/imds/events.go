@@ -25,27 +25,31 @@ const maxApproval = 16 << 10
 // and we do not hear of it. So the list is empty and never changes, and an
 // approval is of an event that is over, which is no mistake.
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		if r.Method != http.MethodGet {
-			w.Header().Set("Allow", "GET, POST")
-		}
-		if _, _, ok := s.enter(w, r, eventVersions, endpoint.Composed); ok {
-			writeJSON(w, http.StatusOK, struct {
-				DocumentIncarnation int
-				Events              []struct{}
-			}{1, []struct{}{}})
-		}
+	if r.Method == http.MethodPost {
+		s.approve(w, r)
 		return
 	}
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", "GET, POST")
+	}
+	if _, _, ok := s.enter(w, r, eventVersions, endpoint.Composed); ok {
+		writeJSON(w, http.StatusOK, struct {
+			DocumentIncarnation int
+			Events              []struct{}
+		}{1, []struct{}{}})
+	}
+}
+
+func (s *Server) approve(w http.ResponseWriter, r *http.Request) {
 	err := endpoint.Local(r, s.hosts)
 	if err == nil {
-		err = asksMetadata(r)
+		err = s.admit(r, endpoint.Composed)
 	}
 	if err != nil {
 		s.badInstance(w, err)
 		return
 	}
-	if _, _, ok := s.enterChecked(w, r, eventVersions, endpoint.Composed); !ok {
+	if _, _, ok := s.query(w, r, eventVersions); !ok {
 		return
 	}
 	if err := readApproval(w, r); err != nil {

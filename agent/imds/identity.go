@@ -52,10 +52,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 // readQuestion checks in the order in which a client learns most: the header
 // that its probe leaves out comes before everything about identities.
 func (s *Server) readQuestion(r *http.Request) (q question, err error) {
-	if err := s.check(r); err != nil {
-		return q, err
-	}
-	if err := s.allowance.Spend(endpoint.FromMemory); err != nil {
+	if err := s.check(r, endpoint.FromMemory); err != nil {
 		return q, err
 	}
 	query, err := s.readIdentityQuery(r)
@@ -138,10 +135,7 @@ func (s *Server) answer(w http.ResponseWriter, q question, t innate.Token) {
 
 // serveInfo answers GET /metadata/identity/info; its body is exactly one key.
 func (s *Server) serveInfo(w http.ResponseWriter, r *http.Request) {
-	err := s.check(r)
-	if err == nil {
-		err = s.allowance.Spend(endpoint.FromMemory)
-	}
+	err := s.check(r, endpoint.FromMemory)
 	if err == nil {
 		_, err = s.readIdentityQuery(r)
 	}

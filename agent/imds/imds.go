@@ -149,21 +149,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serverName must contain IMDS: the clients of its second version reject other values.
 var serverName = []string{"IMDS/1.0.0.0"}
 
-// check is what every route asks of a request first.
-func (s *Server) check(r *http.Request) error {
+// check is what every route that is got asks of a request first.
+func (s *Server) check(r *http.Request, cost endpoint.Cost) error {
 	if err := endpoint.Check(r, s.hosts); err != nil {
 		return err
 	}
-	return asksMetadata(r)
+	return s.admit(r, cost)
 }
 
-// asksMetadata refuses a request without Metadata: true.
-func asksMetadata(r *http.Request) error {
+// admit refuses a request without Metadata: true, and one too many. The header
+// comes first: a probe, which leaves it out, is answered whatever else is asked.
+func (s *Server) admit(r *http.Request, cost endpoint.Cost) error {
 	// A browser or a proxy that was tricked into asking sends no such header.
 	if values := r.Header["Metadata"]; len(values) != 1 || !strings.EqualFold(strings.TrimSpace(values[0]), "true") {
 		return &innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Text: missingHeader}
 	}
-	return nil
+	return s.allowance.Spend(cost)
 }
 
 const missingHeader = "Required metadata header not specified"
