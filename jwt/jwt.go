@@ -1,5 +1,6 @@
-// Package jwt is our thin face over the JOSE library: compact JWS (RFC 7515),
-// JWK sets (RFC 7517) and a short list of algorithms.
+// Package jwt is compact JWS (RFC 7515), JWK sets (RFC 7517) and a short list of
+// algorithms. Keys are read and written by the JOSE library; tokens are signed
+// and parsed here, by the standard library's cryptography (decision 6).
 //
 // It owns what is strict about them. Which key to believe, and what the claims
 // mean, is its callers' business: a header's jwk, jku, x5u and x5c are never
@@ -13,10 +14,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"encoding/json"
 	"fmt"
-
-	"github.com/go-jose/go-jose/v4"
 )
 
 // An Alg is a signature algorithm (RFC 7518 §3.1).
@@ -52,37 +50,4 @@ func (alg Alg) fits(pub crypto.PublicKey) error {
 		return fmt.Errorf("the algorithm %q is not one of %s, %s, %s", alg, RS256, PS256, ES256)
 	}
 	return nil
-}
-
-// A Signer signs with one key, under one header. Make it once per key: it may
-// be used from many goroutines.
-type Signer struct{ jose jose.Signer }
-
-// NewSigner returns a Signer whose tokens have header beside alg and typ: kid, x5t.
-func NewSigner(key crypto.Signer, alg Alg, header map[string]any) (*Signer, error) {
-	if err := alg.fits(key.Public()); err != nil {
-		return nil, err
-	}
-	options := (&jose.SignerOptions{}).WithType("JWT")
-	for name, value := range header {
-		options.WithHeader(jose.HeaderKey(name), value)
-	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: key}, options)
-	if err != nil {
-		return nil, fmt.Errorf("signer: %w", err)
-	}
-	return &Signer{s}, nil
-}
-
-// Sign returns claims (marshalled as JSON) as a compact JWS.
-func (s *Signer) Sign(claims any) (string, error) {
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		return "", fmt.Errorf("claims: %w", err)
-	}
-	jws, err := s.jose.Sign(payload)
-	if err != nil {
-		return "", fmt.Errorf("signing: %w", err)
-	}
-	return jws.CompactSerialize()
 }

@@ -1,0 +1,96 @@
+package jwt
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+)
+
+// A Signer signs with one key, under one header. Make it once per key: it may
+// be used from many goroutines.
+type Signer struct {
+	key    crypto.Signer
+	alg    Alg
+	header string // encoded, with the dot after it
+	size   int    // of a signature, in bytes
+}
+
+// NewSigner returns a Signer whose tokens have header beside alg and typ: kid, x5t.
+func NewSigner(key crypto.Signer, alg Alg, header map[string]any) (*Signer, error) {
+	if err := alg.fits(key.Public()); err != nil {
+		return nil, err
+	}
+	all := map[string]any{}
+	maps.Copy(all, header)
+	all["alg"], all["typ"] = alg, "JWT"
+	b, err := json.Marshal(all)
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	size := 2 * p256Size
+	if pub, ok := key.Public().(*rsa.PublicKey); ok {
+		size = pub.Size()
+	}
+	return &Signer{key, alg, base64.RawURLEncoding.EncodeToString(b) + ".", size}, nil
+}
+
+// Sign returns claims (marshalled as JSON) as a compact JWS.
+func (s *Signer) Sign(claims any) (string, error) {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", fmt.Errorf("claims: %w", err)
+	}
+	b64 := base64.RawURLEncoding
+	b := make([]byte, 0, len(s.header)+b64.EncodedLen(len(payload))+len(".")+b64.EncodedLen(s.size))
+	b = append(b, s.header...)
+	b = b64.AppendEncode(b, payload)
+	signature, err := s.sign(sha256.Sum256(b))
+	if err != nil {
+		return "", fmt.Errorf("signing: %w", err)
+	}
+	b = append(b, '.')
+	return string(b64.AppendEncode(b, signature)), nil
+}
+
+// sign makes the signature as it stands in a token (RFC 7518 §3.3 to §3.5). An
+// ECDSA nonce is made of the key, the digest and fresh random bytes: it leaks
+// nothing when either the randomness or the computation fails.
+func (s *Signer) sign(digest [sha256.Size]byte) ([]byte, error) {
+	switch s.alg {
+	case PS256:
+		return s.key.Sign(rand.Reader, digest[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256})
+	case ES256:
+		der, err := s.key.Sign(rand.Reader, digest[:], crypto.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		return fixedSize(der)
+	default:
+		return s.key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	}
+}
+
+// p256Size is the length in bytes of each of the two numbers of an ES256 signature.
+const p256Size = 32
+
+// fixedSize turns the DER of an ECDSA signature into r and s, 32 bytes each
+// (RFC 7518 §3.4).
+func fixedSize(der []byte) ([]byte, error) {
+	var n struct{ R, S *big.Int }
+	rest, err := asn1.Unmarshal(der, &n)
+	if err != nil || len(rest) > 0 || n.R.Sign() < 0 || n.S.Sign() < 0 || n.R.BitLen() > 8*p256Size || n.S.BitLen() > 8*p256Size {
+		return nil, errors.New("the key's signature is not that of P-256")
+	}
+	b := make([]byte, 2*p256Size)
+	n.R.FillBytes(b[:p256Size])
+	n.S.FillBytes(b[p256Size:])
+	return b, nil
+}
