@@ -33,9 +33,12 @@ const (
 )
 
 // follow is the link of the line that holds event and comes after prev.
-func (prev link) follow(event []byte) link {
-	b := make([]byte, 0, len(prev)+512)
-	return sha256.Sum256(append(append(b, prev[:]...), event...))
+func (prev link) follow(event []byte) (next link) {
+	h := sha256.New()
+	h.Write(prev[:])
+	h.Write(event)
+	h.Sum(next[:0])
+	return next
 }
 
 // appendLine adds event's line to b.

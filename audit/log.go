@@ -19,6 +19,9 @@ import (
 // ones are refused.
 const maxPending = 64 << 20
 
+// keptLines is how many bytes of memory the writer keeps between batches.
+const keptLines = 1 << 20
+
 var (
 	errClosed  = errors.New("the audit log is closed")
 	errTooSlow = errors.New("the audit log's disk does not keep up: the event is not recorded")
@@ -31,22 +34,26 @@ type Log struct {
 	ended chan struct{} // closed when the writer has returned
 
 	mu      sync.Mutex
-	pending []entry
-	size    int // of pending, in bytes
+	pending *batch
 	closed  bool
 
 	// The writer's own.
-	file *os.File
-	last link  // of the last durable line
-	end  int64 // where the next line begins
-	torn bool  // a write failed: something may stand after end
+	file  *os.File
+	last  link   // of the last durable line
+	end   int64  // where the next line begins
+	torn  bool   // a write failed: something may stand after end
+	lines []byte // of the batch in hand; its memory serves the next one
 }
 
-// An entry is an event that waits to be durable.
-type entry struct {
-	event []byte
-	done  chan error // has room for one
+// A batch is events that become durable together, or not at all.
+type batch struct {
+	events [][]byte
+	size   int           // of events, in bytes
+	done   chan struct{} // closed when err is set
+	err    error
 }
+
+func newBatch() *batch { return &batch{done: make(chan struct{})} }
 
 // Open opens the log at path, making it when absent, and starts the goroutine
 // that writes, which Close ends. What a crash left of an unfinished line, which
@@ -76,7 +83,7 @@ func open(path string) (l *Log, err error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("locking it: %w", err)
 	}
-	l = &Log{file: f, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	l = &Log{file: f, wake: make(chan struct{}, 1), ended: make(chan struct{}), pending: newBatch()}
 	if err := l.resume(); err != nil {
 		return nil, err
 	}
@@ -126,15 +133,14 @@ func (l *Log) Append(ev Event) (wait func(context.Context) error) {
 	if err != nil {
 		return refuse(err)
 	}
-	e := entry{event, make(chan error, 1)}
-	if err := l.enqueue(e); err != nil {
+	b, err := l.enqueue(event)
+	if err != nil {
 		return refuse(err)
 	}
 	return func(ctx context.Context) error {
 		select {
-		case err := <-e.done:
-			e.done <- err // for whoever waits again
-			return err
+		case <-b.done:
+			return b.err
 		case <-ctx.Done():
 			return fmt.Errorf("recording in the audit log: %w", ctx.Err())
 		}
@@ -145,21 +151,23 @@ func refuse(err error) func(context.Context) error {
 	return func(context.Context) error { return err }
 }
 
-func (l *Log) enqueue(e entry) error {
+// enqueue adds an event to the batch that is written next.
+func (l *Log) enqueue(event []byte) (*batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	b := l.pending
 	switch {
 	case l.closed:
-		return errClosed
-	case l.size+len(e.event) > maxPending:
-		return errTooSlow
+		return nil, errClosed
+	case b.size+len(event) > maxPending:
+		return nil, errTooSlow
 	}
-	l.pending = append(l.pending, e)
-	l.size += len(e.event)
-	if len(l.pending) == 1 {
+	b.events = append(b.events, event)
+	b.size += len(event)
+	if len(b.events) == 1 {
 		l.wake <- struct{}{}
 	}
-	return nil
+	return b, nil
 }
 
 // Close writes what is pending and closes the file.
@@ -191,48 +199,48 @@ func (l *Log) writeAll() {
 		if company && open {
 			time.Sleep(gathering)
 		}
-		batch := l.take()
-		company = len(batch) > 1
-		err := l.write(batch)
-		for _, e := range batch {
-			e.done <- err
-		}
+		b := l.take()
+		company = len(b.events) > 1
+		b.err = l.write(b)
+		close(b.done)
 		if !open {
 			return
 		}
 	}
 }
 
-func (l *Log) take() []entry {
+func (l *Log) take() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	batch := l.pending
-	l.pending, l.size = nil, 0
-	return batch
+	b := l.pending
+	l.pending = newBatch()
+	return b
 }
 
-// write makes batch durable, all of it or nothing.
-func (l *Log) write(batch []entry) error {
-	if len(batch) == 0 {
+// write makes b durable, all of it or nothing.
+func (l *Log) write(b *batch) error {
+	if len(b.events) == 0 {
 		return nil
 	}
 	if err := l.mend(); err != nil {
 		return fmt.Errorf("mending the audit log after a failed write: %w", err)
 	}
-	var b []byte
-	last := l.last
-	for _, e := range batch {
-		last = last.follow(e.event)
-		b = appendLine(b, e.event, last)
+	lines, last := l.lines[:0], l.last
+	for _, event := range b.events {
+		last = last.follow(event)
+		lines = appendLine(lines, event, last)
+	}
+	if cap(lines) <= keptLines {
+		l.lines = lines
 	}
 	l.torn = true
-	if _, err := l.file.WriteAt(b, l.end); err != nil {
+	if _, err := l.file.WriteAt(lines, l.end); err != nil {
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
 	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
 		return fmt.Errorf("syncing the audit log: %w", err)
 	}
-	l.torn, l.last, l.end = false, last, l.end+int64(len(b))
+	l.torn, l.last, l.end = false, last, l.end+int64(len(lines))
 	return nil
 }
 
