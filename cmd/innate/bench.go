@@ -30,6 +30,10 @@ var benchRows = []benchRow{
 	{"token-cached-cpu", "µs", "ratio ≥ 0.67", tokenCachedCPU},
 	{"issue-rs256", "requests/s", "ratio ≥ 0.95", issueRS256},
 	{"issue-es256", "requests/s", "ratio ≥ 0.70", issueES256},
+	{"issue-assertion-rs256", "requests/s", "ratio ≥ 0.95", issueAssertion("RS256")},
+	{"issue-assertion-es256", "requests/s", "ratio ≥ 0.70", issueAssertion("ES256")},
+	{"issue-of-1k", "µs", "", issueOf(1_000)},
+	{"issue-of-1m", "µs", "≤ 1.1 × issue-of-1k", issueOf(1_000_000)},
 	{"decide-1k", "ns", "≤ 1000 ns", decide(1_000)},
 	{"decide-1m", "ns", "≤ 1000 ns", decide(1_000_000)},
 	{"secret-get", "requests/s", "ratio ≥ 0.50", secretGet},
@@ -44,6 +48,8 @@ type contest struct {
 	limit func(context.Context, time.Duration) (float64, error) // nil: the machine knows none
 	less  bool                                                  // the smaller value is the better one: a time, and not a rate
 	end   func() error
+
+	cost, limitCost *cost // of the rounds so far; nil where nobody counts
 }
 
 // A measurement is a row that was measured: medians of the rounds.
@@ -71,7 +77,7 @@ row: VALUE/LIMIT for rates, LIMIT/VALUE for times. Compare ratios: rates drift
 with whatever else the machine does.
 
 It works in a temporary folder (TMPDIR says on which disk) and on loopback, and
-takes about three minutes. As an ordinary user it measures the same rows,
+takes about five minutes. As an ordinary user it measures the same rows,
 token-cached with the weaker proof.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rows, err := chooseRows(only)
@@ -185,6 +191,12 @@ func (b *bench) measure(ctx context.Context, r benchRow) (m measurement, err err
 			return m, fmt.Errorf("measuring the limit: %w", err)
 		}
 		limit = append(limit, v)
+	}
+	if c.cost != nil {
+		b.progress("%s: an answer cost %s", r.name, c.cost)
+	}
+	if c.limitCost != nil {
+		b.progress("%s: the limit's cost %s", r.name, c.limitCost)
 	}
 	m = measurement{Name: r.name, Unit: r.unit, Value: median(ours)}
 	if c.limit != nil {

@@ -112,15 +112,19 @@ func (b *bench) beside(ctx context.Context, l load, dial dialFunc, client *tls.C
 	if err != nil {
 		return contest{}, err
 	}
-	against := func(dial dialFunc) func(context.Context, time.Duration) (float64, error) {
+	c := contest{end: plain.close, cost: new(cost), limitCost: new(cost)}
+	against := func(dial dialFunc, spent *cost) func(context.Context, time.Duration) (float64, error) {
 		return func(ctx context.Context, d time.Duration) (float64, error) {
 			l.Seconds = d.Seconds()
+			before := spentNow()
 			r, err := l.run(ctx, dial)
 			if err != nil {
 				return 0, err
 			}
+			spent.add(before, r.Requests)
 			return r.rate(), nil
 		}
 	}
-	return contest{ours: against(dial), limit: against(dialTLS(plain.address, dialer)), end: plain.close}, nil
+	c.ours, c.limit = against(dial, c.cost), against(dialTLS(plain.address, dialer), c.limitCost)
+	return c, nil
 }

@@ -22,7 +22,7 @@ import (
 // benchConnections is how many clients ask at once.
 const benchConnections = 16
 
-// A load is one request, sent over kept connections of HTTP/1.1 for as long as
+// A load is one request, or several in turns, sent over kept connections of HTTP/1.1 for as long as
 // it takes, each time when the answer to the last has come.
 type load struct {
 	Method      string            `json:"method"`
@@ -30,6 +30,7 @@ type load struct {
 	Address     string            `json:"address,omitempty"` // of another server than the URL's, to send the same to
 	Header      map[string]string `json:"header,omitempty"`
 	Body        string            `json:"body,omitempty"`
+	Bodies      []string          `json:"bodies,omitempty"` // sent in turns, instead of Body
 	Connections int               `json:"connections"`
 	Seconds     float64           `json:"seconds"`
 }
@@ -89,8 +90,10 @@ func (l load) asApp(ctx context.Context) (loadReport, error) {
 	})
 }
 
-func (l load) request() (*http.Request, error) {
-	req, err := http.NewRequest(l.Method, l.URL, strings.NewReader(l.Body))
+func (l load) request() (*http.Request, error) { return l.requestOf(l.Body) }
+
+func (l load) requestOf(body string) (*http.Request, error) {
+	req, err := http.NewRequest(l.Method, l.URL, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +101,26 @@ func (l load) request() (*http.Request, error) {
 		req.Header.Set(name, value)
 	}
 	return req, nil
+}
+
+// wire is the requests as they are sent.
+func (l load) wire() (requests [][]byte, err error) {
+	bodies := l.Bodies
+	if len(bodies) == 0 {
+		bodies = []string{l.Body}
+	}
+	for _, body := range bodies {
+		req, err := l.requestOf(body)
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		if err := req.Write(&b); err != nil {
+			return nil, err
+		}
+		requests = append(requests, b.Bytes())
+	}
+	return requests, nil
 }
 
 // single is the request once, on one connection.
@@ -113,12 +136,8 @@ func (l load) once(ctx context.Context, dial dialFunc) (loadReport, error) {
 
 // run sends the load. The clock starts when every connection has had an answer.
 func (l load) run(ctx context.Context, dial dialFunc) (r loadReport, err error) {
-	req, err := l.request()
+	requests, err := l.wire()
 	if err != nil {
-		return r, err
-	}
-	var wire bytes.Buffer
-	if err := req.Write(&wire); err != nil {
 		return r, err
 	}
 	talks := make([]*talk, l.Connections)
@@ -129,7 +148,7 @@ func (l load) run(ctx context.Context, dial dialFunc) (r loadReport, err error) 
 		}
 		defer conn.Close()
 		defer context.AfterFunc(ctx, func() { conn.Close() })()
-		talks[i] = &talk{conn, bufio.NewReader(conn), wire.Bytes()}
+		talks[i] = &talk{conn, bufio.NewReader(conn), requests, i * len(requests) / len(talks)}
 		if r.Header, r.Body, err = talks[i].first(); err != nil {
 			return r, err
 		}
@@ -153,18 +172,21 @@ func (l load) run(ctx context.Context, dial dialFunc) (r loadReport, err error) 
 	return r, err
 }
 
-// A talk is the same request again and again on one connection.
+// A talk is the same requests again and again on one connection.
 type talk struct {
-	conn    net.Conn
-	answers *bufio.Reader
-	request []byte
+	conn     net.Conn
+	answers  *bufio.Reader
+	requests [][]byte
+	next     int // of requests
 }
 
 // loadTimeout is how long an answer may take.
 const loadTimeout = 10 * time.Second
 
 func (t *talk) ask() (*http.Response, error) {
-	if _, err := t.conn.Write(t.request); err != nil {
+	request := t.requests[t.next]
+	t.next = (t.next + 1) % len(t.requests)
+	if _, err := t.conn.Write(request); err != nil {
 		return nil, err
 	}
 	return http.ReadResponse(t.answers, nil)

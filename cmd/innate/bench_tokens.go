@@ -135,10 +135,8 @@ func issueES256(ctx context.Context, b *bench) (contest, error) {
 	if err != nil {
 		return contest{}, err
 	}
-	uri := "api://bench-" + innate.NewGUID()
-	if err := st.Admin.Graph(ctx, http.MethodPost, "/v1.0/applications", map[string]any{
-		"displayName": "bench", "identifierUris": []string{uri}, "api": map[string]string{"signingAlgorithm": "ES256"},
-	}, nil); err != nil {
+	uri, err := st.audienceES256(ctx)
+	if err != nil {
 		return contest{}, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -146,6 +144,14 @@ func issueES256(ctx context.Context, b *bench) (contest, error) {
 		return contest{}, err
 	}
 	return b.issue(ctx, uri, "ES256", key)
+}
+
+// audienceES256 registers a service that takes ES256 and returns its identifier.
+func (st *stage) audienceES256(ctx context.Context) (uri string, err error) {
+	uri = "api://bench-" + innate.NewGUID()
+	return uri, st.Admin.Graph(ctx, http.MethodPost, "/v1.0/applications", map[string]any{
+		"displayName": "bench", "identifierUris": []string{uri}, "api": map[string]string{"signingAlgorithm": "ES256"},
+	}, nil)
 }
 
 // signedBytes is about the length of what a token's signature covers.
