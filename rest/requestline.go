@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -25,6 +26,7 @@ const (
 type lines struct {
 	src     io.Reader
 	in      []byte // read and not yet given out
+	memory  []byte // where in begins, again and again
 	scanned int    // how much of in is known to hold no end of a head
 	ready   int    // how much of in may be given out: a head, or all when through
 	body    int64  // bytes of the present request's body still to come after ready
@@ -97,10 +99,15 @@ func (l *lines) fill() error {
 		}
 		return err
 	}
-	l.in = append(l.in, make([]byte, firstHead)...)
-	n, err := l.src.Read(l.in[len(l.in)-firstHead:])
-	l.in = l.in[:len(l.in)-firstHead+n]
-	l.err = err
+	if len(l.in) == 0 {
+		if l.memory == nil {
+			l.memory = make([]byte, 0, firstHead)
+		}
+		l.in = l.memory
+	}
+	l.in = slices.Grow(l.in, firstHead)
+	n, err := l.src.Read(l.in[len(l.in) : len(l.in)+firstHead])
+	l.in, l.err = l.in[:len(l.in)+n], err
 	return nil
 }
 
