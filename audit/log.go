@@ -9,8 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -184,23 +184,16 @@ func (l *Log) Close() error {
 	return l.file.Close()
 }
 
-// gathering is how long a batch waits for more when the one before was of
-// several. Clients that are answered together come again together, and a sync
-// for each few of them costs the processor more than the pause costs them. A
-// lone writer never waits.
-const gathering = 100 * time.Microsecond
-
-// writeAll is the writer: batch after batch until Close.
+// writeAll is the writer: batch after batch until Close. On a busy machine it
+// lets whoever is ready to run go first: what they record shares the sync, and a
+// sync costs the processor as much as several signatures. On an idle one it
+// writes at once.
 func (l *Log) writeAll() {
 	defer close(l.ended)
-	company := false // in the batch before
 	for {
 		_, open := <-l.wake
-		if company && open {
-			time.Sleep(gathering)
-		}
+		runtime.Gosched()
 		b := l.take()
-		company = len(b.events) > 1
 		b.err = l.write(b)
 		close(b.done)
 		if !open {
