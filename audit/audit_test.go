@@ -81,8 +81,12 @@ func readFile(t *testing.T, path string) string {
 	return string(b)
 }
 
+// writeFile makes a log of text, as one that no journal knows.
 func writeFile(t *testing.T, path, text string) {
 	t.Helper()
+	if err := os.RemoveAll(path + ".journal"); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

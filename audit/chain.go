@@ -102,6 +102,8 @@ func verify(line []byte, prev link) (Event, link, error) {
 	return ev, l, err
 }
 
+var errLongLine = fmt.Errorf("it is longer than %d bytes", maxLine)
+
 // A line is one of a file; its text, without the line feed, lasts until the next one.
 type line struct {
 	number int // the first is 1
@@ -118,7 +120,7 @@ func lines(r io.Reader) iter.Seq2[line, error] {
 			case errors.Is(err, io.EOF):
 				return
 			case errors.Is(err, bufio.ErrBufferFull):
-				err = fmt.Errorf("it is longer than %d bytes", maxLine)
+				err = errLongLine
 			}
 			if err != nil {
 				yield(line{number: n}, err)

@@ -19,6 +19,9 @@ import (
 // ones are refused.
 const maxPending = 64 << 20
 
+// journalSuffix makes the path of a log that of its journal.
+const journalSuffix = ".journal"
+
 // keptLines is how many bytes of memory the writer keeps between batches.
 const keptLines = 1 << 20
 
@@ -28,7 +31,8 @@ var (
 )
 
 // A Log is an append-only file of events, group-committed: one goroutine writes
-// whatever has gathered while it was writing, syncs once and answers all.
+// whatever has gathered while it was writing, syncs once and answers all. What
+// is synced is a journal beside the file, and the file when the journal is full.
 type Log struct {
 	wake  chan struct{} // there is something to write, or it is time to end
 	ended chan struct{} // closed when the writer has returned
@@ -38,11 +42,13 @@ type Log struct {
 	closed  bool
 
 	// The writer's own.
-	file  *os.File
-	last  link   // of the last durable line
-	end   int64  // where the next line begins
-	torn  bool   // a write failed: something may stand after end
-	lines []byte // of the batch in hand; its memory serves the next one
+	file     *os.File
+	journal  *journal
+	last     link   // of the last durable line
+	end      int64  // where the next line begins
+	torn     bool   // a write failed: something may stand after end
+	doubtful bool   // a sync of file failed: what the journal has may be missing in it
+	lines    []byte // of the batch in hand; its memory serves the next one
 }
 
 // A batch is events that become durable together, or not at all.
@@ -58,7 +64,8 @@ func newBatch() *batch { return &batch{done: make(chan struct{})} }
 // Open opens the log at path, making it when absent, and starts the goroutine
 // that writes, which Close ends. What a crash left of an unfinished line, which
 // nobody was told was recorded, is cut off. The file must have one writer: a
-// second Open, in this process or another, is refused.
+// second Open, in this process or another, is refused. Whoever moves the file
+// away, to begin a new one, moves its journal (path.journal) too.
 func Open(path string) (*Log, error) {
 	l, err := open(path)
 	if err != nil {
@@ -83,8 +90,17 @@ func open(path string) (l *Log, err error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("locking it: %w", err)
 	}
-	l = &Log{file: f, wake: make(chan struct{}, 1), ended: make(chan struct{}), pending: newBatch()}
-	if err := l.resume(); err != nil {
+	j, err := openJournal(path + journalSuffix)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			j.file.Close()
+		}
+	}()
+	l = &Log{file: f, journal: j, wake: make(chan struct{}, 1), ended: make(chan struct{}), pending: newBatch()}
+	if err := l.restore(); err != nil {
 		return nil, err
 	}
 	return l, syncDir(filepath.Dir(path))
@@ -181,7 +197,7 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.wake)
 	<-l.ended
-	return l.file.Close()
+	return errors.Join(l.file.Close(), l.journal.file.Close())
 }
 
 // writeAll is the writer: batch after batch until Close. On a busy machine it
@@ -230,22 +246,39 @@ func (l *Log) write(b *batch) error {
 	if _, err := l.file.WriteAt(lines, l.end); err != nil {
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
-	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
+	if err := l.sync(lines); err != nil {
 		return fmt.Errorf("syncing the audit log: %w", err)
 	}
 	l.torn, l.last, l.end = false, last, l.end+int64(len(lines))
 	return nil
 }
 
-// mend cuts off what a failed write left.
-func (l *Log) mend() error {
-	if !l.torn {
-		return nil
-	}
-	if err := l.file.Truncate(l.end); err != nil {
+// sync makes lines, the newest, durable: in the journal, or when that has no
+// room in the log itself, with all that the journal holds.
+func (l *Log) sync(lines []byte) error {
+	if done, err := l.journal.write(lines, l.end, l.last); done || err != nil {
 		return err
 	}
-	l.torn = false
+	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
+		l.doubtful = true
+		return err
+	}
+	l.journal.end = 0
+	return nil
+}
+
+// mend cuts off what a failed write left, and after a failed sync writes again
+// what only the journal is known to have.
+func (l *Log) mend() error {
+	if l.torn {
+		if err := l.file.Truncate(l.end); err != nil {
+			return err
+		}
+		l.torn = false
+	}
+	if l.doubtful {
+		return l.restore()
+	}
 	return nil
 }
 
