@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
@@ -411,4 +412,55 @@ func BenchmarkSign(b *testing.B) {
 			}
 		})
 	}
+}
+
+// FuzzClaims reads claims beside a reader that is plainly right: the library's,
+// token by token.
+func FuzzClaims(f *testing.F) {
+	for _, s := range []string{
+		`{}`, `{"a":1,"b":[true,null,-1.5e3,"x\"]}"],"c":{"a":{}}}`, ` { "a" : 1 , "a" : 2 } `,
+		`{"a":{"b":1,"b":2}}`, `[{"a":1}]`, `{"a":1,"\u0061":2}`, `{"":[[],[{"x":0}]],"x":"\\"}`, `{"\ud800":1,"\udc00":2}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, claims []byte) {
+		b64 := base64.RawURLEncoding.EncodeToString
+		_, err := jwt.Parse(b64([]byte(`{"alg":"ES256"}`))+"."+b64(claims)+"."+b64([]byte("x")), jwt.ES256)
+		if len(claims) > 8<<10 {
+			return // the whole may be too long
+		}
+		if want := plainObject(claims); (err == nil) != want {
+			t.Errorf("%q: %v; want it taken: %t", claims, err, want)
+		}
+	})
+}
+
+// plainObject reports whether b is one object without members that stand twice
+// or depth beyond 32.
+func plainObject(b []byte) bool {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	var value func(depth int) bool
+	value = func(depth int) bool {
+		token, err := dec.Token()
+		delim, nested := token.(json.Delim)
+		if err != nil || !nested {
+			return err == nil
+		}
+		seen := map[json.Token]bool{}
+		for depth > 0 && dec.More() {
+			if delim == '{' {
+				name, err := dec.Token()
+				if err != nil || seen[name] {
+					return false
+				}
+				seen[name] = true
+			}
+			if !value(depth - 1) {
+				return false
+			}
+		}
+		_, err = dec.Token()
+		return depth > 0 && err == nil
+	}
+	return utf8.Valid(b) && json.Valid(b) && strings.HasPrefix(strings.TrimLeft(string(b), " \t\r\n"), "{") && value(32)
 }

@@ -129,42 +129,92 @@ func (t *Token) signedBy(pub crypto.PublicKey) bool {
 // checkObject checks that b is one JSON object in which no member stands twice
 // (RFC 7515 §4, RFC 7519 §4): two readers must not see two different tokens.
 func checkObject(b []byte) error {
-	if !utf8.Valid(b) || !json.Valid(b) || bytes.TrimLeft(b, " \t\r\n")[0] != '{' {
+	if !utf8.Valid(b) || !json.Valid(b) || bytes.TrimLeft(b, space)[0] != '{' {
 		return errors.New("not a JSON object")
 	}
-	return checkValue(json.NewDecoder(bytes.NewReader(b)), maxDepth)
+	return (&walk{b}).value(maxDepth)
 }
 
-// checkValue reads one value of valid JSON with at most depth objects and
-// arrays in one another.
-func checkValue(dec *json.Decoder, depth int) error {
-	token, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	delim, ok := token.(json.Delim)
-	if !ok {
-		return nil
-	}
-	if depth == 0 {
-		return fmt.Errorf("nested deeper than %d", maxDepth)
-	}
-	seen := map[json.Token]bool{}
-	for dec.More() {
-		if delim == '{' {
-			name, err := dec.Token()
-			if err != nil {
-				return err
-			}
-			if seen[name] {
-				return errors.New("a member stands twice")
-			}
-			seen[name] = true
+// space is what may stand between the parts of JSON (RFC 8259 §2).
+const space = " \t\r\n"
+
+// A walk goes over JSON that is known to be valid, from its front.
+type walk struct{ rest []byte }
+
+// next skips space and returns the character that follows.
+func (w *walk) next() byte {
+	w.rest = bytes.TrimLeft(w.rest, space)
+	return w.rest[0]
+}
+
+// value goes over one value with at most depth objects and arrays in one another.
+func (w *walk) value(depth int) error {
+	switch w.next() {
+	case '{', '[':
+		if depth == 0 {
+			return fmt.Errorf("nested deeper than %d", maxDepth)
 		}
-		if err := checkValue(dec, depth-1); err != nil {
+		return w.container(depth - 1)
+	case '"':
+		w.text()
+	default: // a number, true, false or null
+		w.rest = w.rest[bytes.IndexAny(w.rest, space+",]}"):]
+	}
+	return nil
+}
+
+// container goes over an object or an array.
+func (w *walk) container(depth int) error {
+	object := w.rest[0] == '{'
+	var names [][]byte
+	for w.rest = w.rest[1:]; ; {
+		switch w.next() {
+		case '}', ']':
+			w.rest = w.rest[1:]
+			return distinct(names)
+		case ',':
+			w.rest = w.rest[1:]
+			continue
+		}
+		if object {
+			names = append(names, w.text())
+			w.next() // the colon
+			w.rest = w.rest[1:]
+		}
+		if err := w.value(depth); err != nil {
 			return err
 		}
 	}
-	_, err = dec.Token() // the end of the object or array
-	return err
+}
+
+// text goes over a string, and returns what it says.
+func (w *walk) text() []byte {
+	end := 1
+	for w.rest[end] != '"' {
+		if w.rest[end] == '\\' {
+			end++
+		}
+		end++
+	}
+	quoted := w.rest[:end+1]
+	w.rest = w.rest[end+1:]
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1:end]
+	}
+	var decoded string
+	if json.Unmarshal(quoted, &decoded) != nil {
+		return quoted // not of valid JSON
+	}
+	return []byte(decoded)
+}
+
+// distinct reports the names of an object's members that are the same.
+func distinct(names [][]byte) error {
+	slices.SortFunc(names, bytes.Compare)
+	for i := 1; i < len(names); i++ {
+		if bytes.Equal(names[i-1], names[i]) {
+			return errors.New("a member stands twice")
+		}
+	}
+	return nil
 }
