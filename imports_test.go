@@ -30,7 +30,8 @@ var may = map[string]string{
 	"access":                      "store audit bearer rest directory", // a scope is a path, not an object
 	"resources":                   "store audit bearer rest directory access",
 	"tokens":                      "store audit jwt seal ca rest directory discovery", // says who, never what is allowed; an issuer's keys by discovery
-	"hosts":                       "store audit bearer rest ca feed feed/client directory resources",
+	"hosts":                       "store audit bearer rest ca feed feed/client directory resources hosts/attest",
+	"hosts/attest":                "", // checks what a TPM says, and decides nothing
 	"vault":                       "store audit bearer rest seal access",
 	"agent/caller":                "",      // states facts, has no policy
 	"agent/launch":                "",      // starts what it is told where it is told
@@ -38,7 +39,7 @@ var may = map[string]string{
 	"agent/endpoint/endpointtest": "",
 	"agent/imds":                  "agent/caller agent/endpoint audit",
 	"agent/appservice":            "agent/caller agent/endpoint audit",
-	"agent":                       "audit feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch",
+	"agent":                       "audit feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/tpm",
 	"admin":                       "rest", // asks as any client would
 	// The control plane: every noun wired on one listener. cmd and innatetest start the same one.
 	"server":     "access admin audit bearer ca directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",
