@@ -33,8 +33,10 @@ var may = map[string]string{
 	"hosts":                       "store audit bearer rest ca feed feed/client directory resources hosts/attest",
 	"hosts/attest":                "", // checks what a TPM says, and decides nothing
 	"vault":                       "store audit bearer rest seal access",
-	"agent/caller":                "",      // states facts, has no policy
-	"agent/launch":                "",      // starts what it is told where it is told
+	"agent/caller":                "", // states facts, has no policy
+	"agent/launch":                "", // starts what it is told where it is told
+	"agent/tpm":                   "", // asks the chip, and knows nobody else
+	"agent/tpm/tpmtest":           "",
 	"agent/endpoint":              "audit", // what both local endpoints refuse, and how they record it
 	"agent/endpoint/endpointtest": "",
 	"agent/imds":                  "agent/caller agent/endpoint audit",
