@@ -19,20 +19,25 @@ const (
 
 // Actions are what may be posted below a machine's resource id, for resources.Config.Actions:
 //
-//	POST {machine}/join    → {join, expires}: a join string, shown once
-//	POST {machine}/evict   → {evicted}
-//	POST {machine}/status  → Status
+//	POST {machine}/join        → {join, expires}: a join string, shown once
+//	POST {machine}/allow {ek}  → {join, ek}: a join string without a secret, for the TPM of that hash
+//	POST {machine}/disallow    → {ek}: that TPM is not this machine any more
+//	POST {machine}/evict       → {evicted}
+//	POST {machine}/status      → Status
 func (h *Hosts) Actions() map[string]resources.Action {
 	return map[string]resources.Action{
-		"microsoft.hybridcompute/machines/join":   h.issueTicket,
-		"microsoft.hybridcompute/machines/evict":  h.evict,
-		"microsoft.hybridcompute/machines/status": h.status,
+		"microsoft.hybridcompute/machines/join":     h.issueTicket,
+		"microsoft.hybridcompute/machines/allow":    h.allow,
+		"microsoft.hybridcompute/machines/disallow": h.disallow,
+		"microsoft.hybridcompute/machines/evict":    h.evict,
+		"microsoft.hybridcompute/machines/status":   h.status,
 	}
 }
 
 // evict shuts a machine out, at once: its certificates and those of identities
 // on it, its join token, its feed and every token issued on it end. What is
-// placed on it stays so, and it may join again with a new token.
+// placed on it stays so, and it may join again with a new token. Its TPM remains
+// that of this machine, and joins by itself no more until it is allowed again.
 func (h *Hosts) evict(w http.ResponseWriter, r *http.Request, who innate.Principal, machine *resources.Resource) {
 	if err := h.config.Require(r.Context(), who, evictAction, machine.ID.Scope()); err != nil {
 		rest.WriteError(w, r, err)
@@ -40,10 +45,14 @@ func (h *Hosts) evict(w http.ResponseWriter, r *http.Request, who innate.Princip
 	}
 	now := h.config.Now().UTC()
 	_, err := h.config.DB.Update(r.Context(), func(tx store.Tx) error {
+		m, _, err := members.Get(tx, machine.ID.Key())
+		if err != nil {
+			return err
+		}
 		if err := h.shutOut(tx, machine.ID); err != nil {
 			return err
 		}
-		if err := members.Put(tx, machine.ID.Key(), member{Machine: machine.ID, Evicted: now}); err != nil {
+		if err := members.Put(tx, machine.ID.Key(), member{Machine: machine.ID, EK: m.EK, Evicted: now}); err != nil {
 			return err
 		}
 		return h.leave(tx, by(r, who, evictAction, machine.ID), nil)
@@ -58,6 +67,8 @@ func (h *Hosts) evict(w http.ResponseWriter, r *http.Request, who innate.Princip
 // Status is what is known of a machine: its certificate and what it holds.
 type Status struct {
 	Joined     bool              `json:"joined"`
+	ByTPM      bool              `json:"byTpm,omitempty"`      // it joined by its TPM, and renews by it
+	EK         string            `json:"ek,omitempty"`         // hash of the endorsement key of the TPM that it is
 	Thumbprint string            `json:"thumbprint,omitempty"` // of the newest host certificate
 	NotAfter   time.Time         `json:"notAfter,omitzero"`
 	LastSeen   time.Time         `json:"lastSeen,omitzero"` // as this server remembers since its start
@@ -90,7 +101,7 @@ func (h *Hosts) status(w http.ResponseWriter, r *http.Request, who innate.Princi
 		if err != nil {
 			return err
 		}
-		st.Evicted = m.Evicted
+		st.Evicted, st.EK, st.ByTPM = m.Evicted, m.EK, m.byTPM()
 		if n := len(m.Certificates); n > 0 {
 			st.Joined, st.Thumbprint, st.NotAfter = true, m.Certificates[n-1].Thumbprint, m.Certificates[n-1].NotAfter
 		}

@@ -64,8 +64,11 @@ func (h *Hosts) cut(key string, m *member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.feeds[key] {
-		if m == nil || !m.holds(s.thumbprint) {
-			s.end()
+		if m != nil {
+			if _, held := m.held(s.thumbprint); held {
+				continue
+			}
 		}
+		s.end()
 	}
 }

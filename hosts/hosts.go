@@ -14,6 +14,7 @@ package hosts
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"innate"
 	"innate/audit"
@@ -40,7 +43,7 @@ const (
 	longestToken = 24 * time.Hour
 )
 
-// Config says what Hosts needs. All but Address, Now and Log are required.
+// Config says what Hosts needs. All but Address, TPMRoots, Now and Log are required.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -50,6 +53,9 @@ type Config struct {
 	Domain    string
 	Mutual    string // origin where client certificates are asked for, https://hosts.example.org[:port]
 	Address   string // host:port that agents dial; empty means Mutual's
+	// Challenges seals what a TPM has been challenged with.
+	Challenges Sealer
+	TPMRoots   *x509.CertPool // vendors whose TPMs join by a one-time token; nil means none
 	// Require says whether who may do a control action at a machine; nil when it
 	// may, else the *rest.Error to answer with.
 	Require func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error
@@ -59,8 +65,9 @@ type Config struct {
 
 // Hosts knows the machines.
 type Hosts struct {
-	config Config
-	name   string // TLS server name of Mutual
+	config     Config
+	name       string // TLS server name of Mutual
+	challenges *rate.Limiter
 
 	seen sync.Map // machine key → time.Time of its last request to this process
 
@@ -81,6 +88,8 @@ func New(c Config) (*Hosts, error) {
 		return nil, errors.New("hosts: Config needs Directory")
 	case c.Tenant == "" || c.Domain == "":
 		return nil, errors.New("hosts: Config needs Tenant and Domain")
+	case c.Challenges == nil:
+		return nil, errors.New("hosts: Config needs Challenges")
 	case c.Require == nil:
 		return nil, errors.New("hosts: Config needs Require")
 	}
@@ -100,7 +109,10 @@ func New(c Config) (*Hosts, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	h := &Hosts{config: c, name: origin.Hostname(), feeds: map[string]map[*stream]bool{}}
+	h := &Hosts{
+		config: c, name: origin.Hostname(), challenges: rate.NewLimiter(challengeRate, challengeBurst),
+		feeds: map[string]map[*stream]bool{},
+	}
 	members.Index(c.DB, h.cut)
 	return h, nil
 }
@@ -117,4 +129,16 @@ func (h *Hosts) insist(ctx context.Context, fn func(store.Tx) error) error {
 	}
 	_, err = h.config.DB.Update(ctx, fn)
 	return err
+}
+
+// look reads, and before it says no sees what insist would see.
+func (h *Hosts) look(ctx context.Context, fn func(store.Reader) error) error {
+	err := h.config.DB.View(ctx, fn)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if err := h.config.DB.Sync(ctx); err != nil {
+		return err
+	}
+	return h.config.DB.View(ctx, fn)
 }

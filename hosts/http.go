@@ -21,8 +21,18 @@ const maxBody = 64 << 10
 //
 //	POST /v1/join {token, csr}
 //	  No client certificate: the one-time token is the credential. Answers a Grant.
+//	POST /v1/tpm/challenge {ek, certificate, ak, token}
+//	  No client certificate. ek is an endorsement key (SubjectPublicKeyInfo),
+//	  certificate its vendor's or absent, ak an attestation key (TPMT_PUBLIC),
+//	  token a one-time token or absent. Answers a Challenge.
+//	POST /v1/tpm/join {challenge, secret, key, attest, signature}
+//	  No client certificate: the answer to a challenge is the credential. secret is
+//	  what the credential held, key a key in that TPM (TPMT_PUBLIC), attest what ak
+//	  states of it (TPMS_ATTEST, TPM2_Certify) and signature ak's (ASN.1). Answers
+//	  a Grant for key.
 //	POST /v1/renew {csr}
-//	  With the host certificate, which may have ended up to 30 days ago. Answers a Grant.
+//	  With the host certificate, which may have ended up to 30 days ago; of a host
+//	  with a TPM, with that of the key in it. Answers a Grant.
 //	POST /v1/identities {resource, identity, csr}
 //	  With the host certificate. Answers {certificate} for that identity (object
 //	  id) as held by that resource on this host, or 403: NotPlacedHere,
@@ -42,13 +52,15 @@ const maxBody = 64 << 10
 func (h *Hosts) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/join", answer(h.join))
+	mux.HandleFunc("POST /v1/tpm/challenge", answer(h.challenge))
+	mux.HandleFunc("POST /v1/tpm/join", answer(h.joinTPM))
 	mux.HandleFunc("POST /v1/renew", answer(h.renew))
 	mux.HandleFunc("POST /v1/identities", answer(h.identity))
 	mux.HandleFunc("POST /v1/documents", answer(h.document))
 	mux.HandleFunc("GET /v1/feed", h.serveFeed)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		rest.WriteError(w, r, rest.Errorf(http.StatusNotFound, "NotFound",
-			"%s %s is not served here: want POST /v1/join, /v1/renew, /v1/identities or /v1/documents, or GET /v1/feed", r.Method, r.URL.Path))
+			"%s %s is not served here: want POST /v1/join, /v1/tpm/challenge, /v1/tpm/join, /v1/renew, /v1/identities or /v1/documents, or GET /v1/feed", r.Method, r.URL.Path))
 	})
 	return mux
 }
@@ -68,7 +80,8 @@ func answer[T any](fn func(*http.Request) (T, error)) http.HandlerFunc {
 
 // A Grant is what a host gets when it joins or renews.
 type Grant struct {
-	Certificate []byte            `json:"certificate"` // DER
+	Certificate []byte            `json:"certificate"`     // DER
+	Daily       []byte            `json:"daily,omitempty"` // DER: for the key in memory of a host with a TPM, when it renews
 	Machine     innate.ResourceID `json:"machine"`
 	Tenant      innate.TenantID   `json:"tenant"`
 	Domain      string            `json:"domain"`
@@ -76,22 +89,30 @@ type Grant struct {
 	Token       string            `json:"tokenEndpoint"` // where an identity's certificate is the credential (RFC 8705 §2)
 }
 
-// grant signs a host certificate for pub.
+// grant signs a host certificate for pub, and says what a host has to know.
 func (h *Hosts) grant(machine innate.ResourceID, pub crypto.PublicKey) (Grant, *x509.Certificate, error) {
+	cert, err := h.certify(machine, pub)
+	if err != nil {
+		return Grant{}, nil, err
+	}
+	return Grant{
+		Certificate: cert.Raw, Machine: machine, Tenant: h.config.Tenant, Domain: h.config.Domain,
+		CA:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.config.CA.Certificate(ca.Servers).Raw})),
+		Token: h.config.Mutual + "/" + string(h.config.Tenant) + "/oauth2/token",
+	}, cert, nil
+}
+
+// certify signs a host certificate for pub.
+func (h *Hosts) certify(machine innate.ResourceID, pub crypto.PublicKey) (*x509.Certificate, error) {
 	der, err := h.config.CA.Issue(ca.Hosts, pub, ca.Subject{
 		CommonName: machine.Name(),
 		URIs:       []*url.URL{ca.HostURI(h.config.Domain, machine)},
 		Life:       certificateLife,
 	})
 	if err != nil {
-		return Grant{}, nil, err
+		return nil, err
 	}
-	cert, err := x509.ParseCertificate(der)
-	return Grant{
-		Certificate: der, Machine: machine, Tenant: h.config.Tenant, Domain: h.config.Domain,
-		CA:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.config.CA.Certificate(ca.Servers).Raw})),
-		Token: h.config.Mutual + "/" + string(h.config.Tenant) + "/oauth2/token",
-	}, cert, err
+	return x509.ParseCertificate(der)
 }
 
 // publicKey reads the key of a CSR that came in a request.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"innate"
+	"innate/audit"
 	"innate/ca"
 	"innate/resources"
 	"innate/rest"
@@ -71,12 +72,13 @@ func (h *Hosts) issueTicket(w http.ResponseWriter, r *http.Request, who innate.P
 		rest.WriteError(w, r, err)
 		return
 	}
-	rest.Write(w, http.StatusOK, map[string]any{"join": h.joinString(token), "expires": t.Expires.UTC()})
+	rest.Write(w, http.StatusOK, map[string]any{"join": h.joinString(url.User(token)), "expires": t.Expires.UTC()})
 }
 
-func (h *Hosts) joinString(token string) string {
+// joinString leads a host here. It has no token for a TPM that is allowed.
+func (h *Hosts) joinString(token *url.Userinfo) string {
 	u := url.URL{
-		Scheme: "innate+join", User: url.User(token), Host: h.config.Address, Path: "/",
+		Scheme: "innate+join", User: token, Host: h.config.Address, Path: "/",
 		RawQuery: "ca=sha256:" + ca.Thumbprint(h.config.CA.Certificate(ca.Servers).Raw) + "&name=" + url.QueryEscape(h.name),
 	}
 	return u.String()
@@ -103,23 +105,18 @@ func (h *Hosts) join(r *http.Request) (Grant, error) {
 		if machine = t.Machine; err != nil {
 			return err
 		}
-		now := h.config.Now()
+		if m.EK != "" {
+			return badTPM("MachineHasTPM", "%s is a machine with a TPM: join with --tpm there, or 'innate host disallow %s' first", machine.Name(), machine.Name())
+		}
 		var cert *x509.Certificate
 		if g, cert, err = h.grant(machine, pub); err != nil {
 			return err
 		}
-		t.Used = now
-		m.Certificates, m.Joined, m.Evicted = []certificate{remember(cert)}, now, time.Time{}
+		t.Used = h.config.Now()
 		if err := tickets.Put(tx, m.Ticket, t); err != nil {
 			return err
 		}
-		if err := members.Put(tx, machine.Key(), m); err != nil {
-			return err
-		}
-		if err := dropAllKeys(tx, machine); err != nil {
-			return err
-		}
-		return h.leave(tx, byHost(r, machine, "join-host"), map[string]string{"thumbprint": ca.Thumbprint(cert.Raw)})
+		return h.enter(tx, byHost(r, machine, "join-host"), m, t.Used, remember(cert, onDisk))
 	})
 	if err != nil {
 		return Grant{}, h.refused(r, byHost(r, machine, "join-host"), err)
@@ -127,9 +124,26 @@ func (h *Hosts) join(r *http.Request) (Grant, error) {
 	return g, nil
 }
 
+// enter makes a machine hold a certificate and nothing else: what it held before
+// ends in the same transaction.
+func (h *Hosts) enter(tx store.Tx, ev audit.Event, m member, at time.Time, c certificate) error {
+	m.Certificates, m.Joined, m.Evicted = []certificate{c}, at, time.Time{}
+	if err := members.Put(tx, m.Machine.Key(), m); err != nil {
+		return err
+	}
+	if err := dropAllKeys(tx, m.Machine); err != nil {
+		return err
+	}
+	detail := map[string]string{"thumbprint": c.Thumbprint}
+	if m.EK != "" {
+		detail["ek"] = m.EK
+	}
+	return h.leave(tx, ev, detail)
+}
+
 // admit returns the ticket with that id and its machine's row, or says why it opens nothing.
-func (h *Hosts) admit(tx store.Tx, id string) (m member, t ticket, err error) {
-	t, ok, err := tickets.Get(tx, id)
+func (h *Hosts) admit(r store.Reader, id string) (m member, t ticket, err error) {
+	t, ok, err := tickets.Get(r, id)
 	switch {
 	case err != nil:
 		return m, t, err
@@ -140,13 +154,13 @@ func (h *Hosts) admit(tx store.Tx, id string) (m member, t ticket, err error) {
 	case h.config.Now().After(t.Expires):
 		return m, t, badToken("this join token ended at " + t.Expires.UTC().Format(time.RFC3339))
 	}
-	if _, ok, err := resources.Get(tx, t.Machine); err != nil || !ok {
+	if _, ok, err := resources.Get(r, t.Machine); err != nil || !ok {
 		if err == nil {
 			err = badToken("the machine of this join token was deleted")
 		}
 		return m, t, err
 	}
-	m, _, err = members.Get(tx, t.Machine.Key())
+	m, _, err = members.Get(r, t.Machine.Key())
 	return m, t, err
 }
 

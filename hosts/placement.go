@@ -275,6 +275,11 @@ func (h *Hosts) removeMachine(tx store.Tx, machine innate.ResourceID) error {
 	if err := h.shutOut(tx, machine); err != nil {
 		return err
 	}
+	m, _, err := members.Get(tx, machine.Key())
+	if err != nil {
+		return err
+	}
+	unbind(tx, &m)
 	members.Delete(tx, machine.Key())
 	placed, err := placedAll(tx, machine)
 	if err != nil {

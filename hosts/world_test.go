@@ -71,7 +71,7 @@ type world struct {
 func (w *world) now() time.Time          { return time.Now().Add(time.Duration(w.ahead.Load())) }
 func (w *world) advance(d time.Duration) { w.ahead.Add(int64(d)) }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, change ...func(*hosts.Config)) *world {
 	t.Helper()
 	ctx, dir := context.Background(), t.TempDir()
 	w := &world{t: t, auditPath: filepath.Join(dir, "audit.log")}
@@ -101,13 +101,17 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	may, err = access.New(access.Config{DB: w.db, Audit: w.audit, Directory: w.directory, Tenant: tenant, Now: w.now})
 	w.must(err)
-	h, err = hosts.New(hosts.Config{
+	config := hosts.Config{
 		DB: w.db, Audit: w.audit, CA: w.ca, Directory: w.directory, Tenant: tenant, Domain: "innate.test",
-		Mutual: "https://hosts.innate.test:8443", Address: "192.0.2.1:8443", Now: w.now, Log: log,
+		Mutual: "https://hosts.innate.test:8443", Address: "192.0.2.1:8443", Now: w.now, Log: log, Challenges: master,
 		Require: func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error {
 			return may.Require(ctx, who, access.Control(action), at)
 		},
-	})
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	h, err = hosts.New(config)
 	w.must(err)
 	res, err := resources.New(resources.Config{
 		DB: w.db, Audit: w.audit, Directory: w.directory, Access: may, Tenant: tenant,

@@ -9,6 +9,7 @@ package server
 import (
 	"context"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -46,10 +47,11 @@ const longestToken = 24 * time.Hour
 // have made Dir.
 type Config struct {
 	Dir      string
-	Listener net.Listener // plain TCP; TLS is put on it here
-	Socket   string       // path of the administrators' socket; empty means none
-	Operator int          // uid that may use it beside root; -1 means none
-	Dev      bool         // open a store marked as development, and only such a one
+	Listener net.Listener   // plain TCP; TLS is put on it here
+	Socket   string         // path of the administrators' socket; empty means none
+	Operator int            // uid that may use it beside root; -1 means none
+	Dev      bool           // open a store marked as development, and only such a one
+	TPMRoots *x509.CertPool // see hosts.Config
 	// Names is told each host name that answers here, before the change that brought
 	// it is acknowledged; nil where names are the operator's business (DNS).
 	Names  func(host string) error
@@ -214,9 +216,13 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 	}); err != nil {
 		return err
 	}
+	challenges, err := challengeKey(ctx, s.db, master)
+	if err != nil {
+		return err
+	}
 	if s.hosts, err = hosts.New(hosts.Config{
 		DB: s.db, Audit: s.audit, CA: s.ca, Directory: s.directory, Tenant: p.Tenant, Domain: p.Domain,
-		Mutual: s.Hosts, Address: s.hostsAddress(),
+		Mutual: s.Hosts, Address: s.hostsAddress(), Challenges: challenges, TPMRoots: c.TPMRoots,
 		Require: func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error {
 			return s.access.Require(ctx, who, access.Control(action), at)
 		},
