@@ -69,7 +69,8 @@ func TestAnAgentThatHasNotJoinedSaysHow(t *testing.T) {
 var joinStrings = []struct{ join, wrong string }{
 	{"", "no join string"},
 	{"https://a/", "no join string"},
-	{"innate+join://h:1/?ca=sha256:" + strings.Repeat("0", 64) + "&name=n", "no join string"}, // no token
+	{"innate+join://h:1/?ca=sha256:" + strings.Repeat("0", 64) + "&name=n", ""}, // of a TPM that is allowed
+	{"innate+join://@h:1/?ca=sha256:" + strings.Repeat("0", 64) + "&name=n", "token is empty"},
 	{"innate+join://t@h/?ca=sha256:" + strings.Repeat("0", 64) + "&name=n", "want HOST:PORT"},
 	{"innate+join://t@:1/?ca=sha256:" + strings.Repeat("0", 64) + "&name=n", "want HOST:PORT"},
 	{"innate+join://t@h:1/?ca=" + strings.Repeat("0", 64) + "&name=n", "no SHA-256"},

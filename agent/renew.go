@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"math/rand/v2"
+	"net/http"
 	"time"
 )
 
@@ -39,8 +40,12 @@ func (a *Agent) renew(ctx context.Context) error {
 	}
 }
 
-// renewAt is about the middle of the certificate's life.
+// renewAt is about the middle of the certificate's life, and at once while the
+// key in the TPM does the daily work.
 func renewAt(u *upstream) time.Time {
+	if u.key.Load() == u.chip {
+		return time.Time{}
+	}
 	return middle(u.key.Load().Leaf.NotBefore, u.key.Load().Leaf.NotAfter)
 }
 
@@ -50,14 +55,25 @@ func middle(from, to time.Time) time.Time {
 	return from.Add(life/2 + time.Duration((2*rand.Float64()-1)*renewalJitter*float64(life)))
 }
 
+// renewOnce gets the next certificate, for a new key. Where the TPM has the
+// host's key, that key asks, and the new one is kept in memory alone.
 func (a *Agent) renewOnce(ctx context.Context) error {
 	key, csr, err := newKey()
 	if err != nil {
 		return err
 	}
+	ask := a.upstream.asker
+	if chip := a.upstream.chip; chip != nil {
+		transport := a.upstream.transportFor(chip)
+		defer transport.CloseIdleConnections()
+		ask.http = &http.Client{Transport: transport}
+	}
 	var g grant
-	if err := a.upstream.post(ctx, "/v1/renew", map[string]any{"csr": csr}, &g); err != nil {
+	if err := ask.post(ctx, "/v1/renew", map[string]any{"csr": csr}, &g); err != nil {
 		return err
+	}
+	if a.upstream.chip != nil {
+		return a.useDaily(key, g)
 	}
 	pair, err := keyPair(key, g.Certificate)
 	if err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,11 +17,12 @@ import (
 	"path/filepath"
 
 	"innate"
+	"innate/agent/tpm"
 )
 
 // Files in Config.State.
 const (
-	keyFile   = "host.pem"  // private key, then certificate: one file, so that they are never of two joinings
+	keyFile   = "host.pem"  // private key, or its TPM's blob, then certificate: one file, so that they are never of two joinings
 	joinFile  = "join.json" // a joined
 	uidsFile  = "uids.json"
 	auditFile = "audit.log"
@@ -36,6 +38,7 @@ type joined struct {
 	Domain  string            `json:"domain"`
 	CA      string            `json:"ca"`            // PEM: the authority that alone is believed
 	Token   string            `json:"tokenEndpoint"` // where an identity's certificate is the credential
+	TPM     string            `json:"tpm,omitempty"` // device of the TPM that the host's key is in; empty: it is in keyFile
 }
 
 func (j joined) roots() (*x509.CertPool, error) {
@@ -58,23 +61,46 @@ func readState(dir string) (j joined, key *tls.Certificate, err error) {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return j, nil, fmt.Errorf("reading how this host joined: %s: %w", filepath.Join(dir, joinFile), err)
 	}
-	path := filepath.Join(dir, keyFile)
-	pair, err := tls.LoadX509KeyPair(path, path)
+	if b, err = os.ReadFile(filepath.Join(dir, keyFile)); err == nil {
+		key, err = readPair(b, j.TPM)
+	}
 	if err != nil {
 		return j, nil, fmt.Errorf("reading the host's key and certificate: %w", err)
 	}
-	return j, &pair, nil
+	return j, key, nil
+}
+
+// readPair reads a keyFile, whose key may be one of the TPM at device.
+func readPair(b []byte, device string) (*tls.Certificate, error) {
+	if device == "" {
+		pair, err := tls.X509KeyPair(b, b)
+		return &pair, err
+	}
+	key, rest := pem.Decode(b)
+	cert, _ := pem.Decode(rest)
+	if key == nil || key.Type != tpm.PEMType || cert == nil {
+		return nil, fmt.Errorf("%s: want a %s and a certificate", keyFile, tpm.PEMType)
+	}
+	chip, err := tpm.Find(device)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := chip.Key(key.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	return keyPair(signer, cert.Bytes)
 }
 
 // writeState makes what a joining or a renewal gave durable. The key comes
 // first: how to reach the control plane is of no use without it.
 func writeState(dir string, j joined, key *tls.Certificate) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key.PrivateKey)
+	private, err := privateKey(key)
 	if err != nil {
 		return err
 	}
 	var pair bytes.Buffer
-	pem.Encode(&pair, &pem.Block{Type: "PRIVATE KEY", Bytes: der}) // a Buffer takes all
+	pem.Encode(&pair, private) // a Buffer takes all
 	pem.Encode(&pair, &pem.Block{Type: "CERTIFICATE", Bytes: key.Certificate[0]})
 	if err := replace(filepath.Join(dir, keyFile), pair.Bytes()); err != nil {
 		return fmt.Errorf("writing the host's key and certificate: %w", err)
@@ -87,6 +113,16 @@ func writeState(dir string, j joined, key *tls.Certificate) error {
 		return fmt.Errorf("writing how this host joined: %w", err)
 	}
 	return nil
+}
+
+// privateKey is how the key of a pair is kept.
+func privateKey(pair *tls.Certificate) (*pem.Block, error) {
+	if key, ok := pair.PrivateKey.(*tpm.Key); ok {
+		der, err := key.Marshal()
+		return &pem.Block{Type: tpm.PEMType, Bytes: der}, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	return &pem.Block{Type: "PRIVATE KEY", Bytes: der}, err
 }
 
 // replace writes a file, mode 0600, so that after a crash it is the old one or the new one, whole.
@@ -122,12 +158,12 @@ func newKey() (*ecdsa.PrivateKey, []byte, error) {
 }
 
 // keyPair puts a certificate that came back beside the key it was asked for.
-func keyPair(key *ecdsa.PrivateKey, der []byte) (*tls.Certificate, error) {
+func keyPair(key crypto.Signer, der []byte) (*tls.Certificate, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("the certificate that came back: %w", err)
 	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
+	if own, ok := key.Public().(*ecdsa.PublicKey); !ok || !own.Equal(cert.PublicKey) {
 		return nil, errors.New("the certificate that came back is for another key")
 	}
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}, nil

@@ -23,6 +23,7 @@ const (
 // A grant is the answer to a joining or a renewal (hosts.Grant).
 type grant struct {
 	Certificate []byte `json:"certificate"`
+	Daily       []byte `json:"daily"` // when a host with a TPM renews: for the key of the request
 	joined
 }
 
@@ -31,6 +32,7 @@ type upstream struct {
 	joined
 	asker
 	roots *x509.CertPool
+	chip  *tls.Certificate // its key is in the TPM, and renews what is used; nil: there is none. Only renewing changes it
 
 	key atomic.Pointer[tls.Certificate]
 	// The transport is made anew with each certificate: a connection keeps the
@@ -44,6 +46,9 @@ func newUpstream(j joined, key *tls.Certificate) (*upstream, error) {
 		return nil, err
 	}
 	u := &upstream{joined: j, roots: roots}
+	if j.TPM != "" {
+		u.chip = key
+	}
 	u.asker = asker{base: "https://" + j.Name, http: &http.Client{Transport: u}}
 	u.use(key)
 	return u, nil

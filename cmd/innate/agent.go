@@ -1,12 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,25 +33,6 @@ apps that it started when it ends.`,
 	cmd.PersistentFlags().StringVar(&state, "state", "/var/lib/innate/agent", "`folder` of the host's key and certificate")
 	cmd.Flags().BoolVar(&takeOver, "take-over-imds", false, "let a VM be the host itself: 169.254.169.254 is then ours in the host's own namespace, and a cloud's own metadata service is hidden")
 	cmd.Flags().StringVar(&runtime, "runtime", "/run/innate/run", "`folder` of the agent's socket")
-	cmd.AddCommand(&cobra.Command{
-		Use: "join", Short: "Join this host with the line that 'innate host add' printed, read from standard input", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := io.ReadAll(io.LimitReader(s.in, 4096))
-			if err != nil {
-				return err
-			}
-			line := strings.TrimSpace(string(b))
-			if line == "" {
-				return errors.New("nothing came on standard input: want the line that 'innate host add NAME' printed")
-			}
-			if err := os.MkdirAll(state, 0o700); err != nil {
-				return err
-			}
-			if err := agent.Join(cmd.Context(), state, line); err != nil {
-				return err
-			}
-			return s.say(map[string]string{"state": state}, "Joined. Start it with: innate agent --state %s", state)
-		},
-	})
+	cmd.AddCommand(s.joinCommand(&state), s.tpmCommand())
 	return cmd
 }

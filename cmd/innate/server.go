@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 
 // serverCommand is the control plane of production.
 func (s *session) serverCommand() *cobra.Command {
-	var dir, listen string
+	var dir, listen, tpmRoots string
 	var operator int
 	var outside outside
 	cmd := &cobra.Command{
@@ -28,12 +30,16 @@ authority and renew themselves.`,
 			if err != nil {
 				return err
 			}
+			vendors, err := readRoots(tpmRoots)
+			if err != nil {
+				return err
+			}
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
 				return err
 			}
 			srv, err := server.New(cmd.Context(), server.Config{
-				Dir: dir, Listener: l, Socket: s.socket, Operator: operator, Outside: reach, Log: s.log(),
+				Dir: dir, Listener: l, Socket: s.socket, Operator: operator, Outside: reach, TPMRoots: vendors, Log: s.log(),
 			})
 			if err != nil {
 				l.Close()
@@ -47,6 +53,7 @@ authority and renew themselves.`,
 	cmd.Flags().StringVar(&listen, "listen", ":443", "`address` to listen on")
 	cmd.Flags().IntVar(&operator, "operator", -1, "`uid` that may use the administrators' socket, beside root")
 	outside.flags(cmd)
+	cmd.Flags().StringVar(&tpmRoots, "tpm-roots", "", "`file` with certificates (PEM) of the vendors whose TPMs may join by a one-time token")
 
 	var domain string
 	init := &cobra.Command{
@@ -63,4 +70,21 @@ authority and renew themselves.`,
 	init.MarkFlagRequired("domain")
 	cmd.AddCommand(init)
 	return cmd
+}
+
+// readRoots reads certificates, of roots or of authorities below them: each is
+// believed. No file means none.
+func readRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the vendors of TPMs: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("%s holds no certificate: want PEM", path)
+	}
+	return pool, nil
 }
