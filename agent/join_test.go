@@ -48,6 +48,20 @@ func TestWhatJoiningWritesIsForItsOwnerAlone(t *testing.T) {
 	}
 }
 
+func TestJoiningRefusesAFolderThatOthersMayLookInto(t *testing.T) {
+	p := newPlane(t)
+	dir := filepath.Join(folder(t), "state")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Join(t.Context(), dir, p.joinString(p.pin())); err == nil || !strings.Contains(err.Error(), "chmod 700") {
+		t.Errorf("got %v, want what to do about its mode", err)
+	}
+	if p.joins.Load() != 0 {
+		t.Error("the token was used up all the same")
+	}
+}
+
 func TestARefusedJoinTokenSaysSo(t *testing.T) {
 	p := newPlane(t)
 	err := agent.Join(t.Context(), filepath.Join(folder(t), "state"), strings.Replace(p.joinString(p.pin()), "s3cret", "other", 1))

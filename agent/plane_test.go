@@ -67,6 +67,8 @@ type plane struct {
 	ca     *x509.Certificate
 	caKey  crypto.Signer
 
+	joins        atomic.Int64 // asked for
+	renewals     atomic.Int64 // of the host's certificate
 	certificates atomic.Int64 // issued to identities
 	documents    atomic.Int64 // certificates issued for VMs' documents
 	calls        atomic.Int64 // of the token endpoint
@@ -100,6 +102,7 @@ func newPlane(t *testing.T) *plane {
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/join", p.join)
+	mux.HandleFunc("POST /v1/renew", p.renew)
 	mux.HandleFunc("POST /v1/identities", p.identity)
 	mux.HandleFunc("POST /v1/documents", p.document)
 	mux.HandleFunc("GET /v1/feed", p.feed)
@@ -169,6 +172,7 @@ func (p *plane) certify(w http.ResponseWriter, r *http.Request, v any) []byte {
 }
 
 func (p *plane) join(w http.ResponseWriter, r *http.Request) {
+	p.joins.Add(1)
 	var q struct{ Token string }
 	der := p.certify(w, r, &q)
 	if q.Token != "s3cret" {
@@ -180,6 +184,17 @@ func (p *plane) join(w http.ResponseWriter, r *http.Request) {
 		"ca":            string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.ca.Raw})),
 		"tokenEndpoint": "https://hosts.innate.test/" + tenant + "/oauth2/token",
 	})
+}
+
+func (p *plane) renew(w http.ResponseWriter, r *http.Request) {
+	if len(r.TLS.PeerCertificates) == 0 {
+		refuse(w, http.StatusUnauthorized, "InvalidHostCertificate")
+		return
+	}
+	if der := p.certify(w, r, nil); der != nil {
+		json.NewEncoder(w).Encode(map[string]any{"certificate": der, "machine": machine})
+		p.renewals.Add(1)
+	}
 }
 
 func (p *plane) identity(w http.ResponseWriter, r *http.Request) {
