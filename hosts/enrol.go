@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"time"
 
+	"innate"
+	"innate/audit"
 	"innate/hosts/attest"
 	"innate/rest"
 	"innate/store"
@@ -70,24 +73,21 @@ func (h *Hosts) challenge(r *http.Request) (Challenge, error) {
 	e := enrolment{Issued: h.config.Now(), EK: ek.Hash(), AK: q.AK, Secret: make([]byte, 32), Nonce: make([]byte, 32)}
 	rand.Read(e.Secret) // never fails, see crypto/rand
 	rand.Read(e.Nonce)
-	ev := byHost(r, "", "join-host")
-	ev.Detail = map[string]string{"ek": e.EK}
-
 	ak, err := attest.ParseAttestationKey(q.AK)
 	if err != nil {
-		return Challenge{}, h.refused(r, ev, badAttestation(http.StatusForbidden, err))
+		return Challenge{}, h.refused(r, e.event(r, ""), badAttestation(http.StatusForbidden, err))
 	}
 	if q.Token != "" {
 		e.Ticket = ticketID(q.Token)
 	}
 	untrusted := h.certified(ek, q.Certificate)
 	e.Certified = untrusted == nil
-	if err := h.mayEnrol(r.Context(), e); err != nil {
+	if machine, err := h.mayEnrol(r.Context(), e); err != nil {
 		var no *rest.Error
 		if errors.As(err, &no) && no.Code == codeUnknownTPM && untrusted != nil && q.Certificate != nil {
 			no.Message += "; its vendor's word is not enough: " + untrusted.Error()
 		}
-		return Challenge{}, h.refused(r, ev, err)
+		return Challenge{}, h.refused(r, e.event(r, machine), err)
 	}
 	if !h.challenges.AllowN(h.config.Now(), 1) {
 		return Challenge{}, rest.Errorf(http.StatusTooManyRequests, "TooManyRequests", "many hosts are joining: try again in a few seconds")
@@ -115,12 +115,21 @@ func (h *Hosts) certified(ek attest.Endorsement, der []byte) error {
 	return ek.CertifiedBy(der, h.config.TPMRoots, h.config.Now())
 }
 
-// mayEnrol looks whether there is any use in a challenge.
-func (h *Hosts) mayEnrol(ctx context.Context, e enrolment) error {
-	return h.look(ctx, func(r store.Reader) error {
-		_, _, err := h.admitTPM(r, e)
+// mayEnrol looks whether there is any use in a challenge, and for which machine.
+func (h *Hosts) mayEnrol(ctx context.Context, e enrolment) (machine innate.ResourceID, err error) {
+	err = h.look(ctx, func(r store.Reader) error {
+		m, t, err := h.admitTPM(r, e)
+		machine = cmp.Or(m.Machine, t.Machine)
 		return err
 	})
+	return machine, err
+}
+
+// event is the beginning of what is recorded of the joining.
+func (e enrolment) event(r *http.Request, machine innate.ResourceID) audit.Event {
+	ev := byHost(r, machine, "join-host")
+	ev.Detail = map[string]string{"ek": e.EK}
+	return ev
 }
 
 // admitTPM returns the row of the machine that a TPM may join as, and the
@@ -168,22 +177,19 @@ func (h *Hosts) joinTPM(r *http.Request) (Grant, error) {
 	if err := rest.Read(r, &q); err != nil {
 		return Grant{}, err
 	}
-	ev := byHost(r, "", "join-host")
 	e, err := h.open(q.Challenge)
 	if err != nil {
-		return Grant{}, h.refused(r, ev, err)
+		return Grant{}, h.refused(r, e.event(r, ""), err)
 	}
-	ev.Detail = map[string]string{"ek": e.EK}
 	key, err := e.proved(q.Secret, q.Key, attest.Statement{Attest: q.Attest, Signature: q.Signature})
 	if err != nil {
-		return Grant{}, h.refused(r, ev, badAttestation(http.StatusForbidden, err))
+		return Grant{}, h.refused(r, e.event(r, ""), badAttestation(http.StatusForbidden, err))
 	}
 	var g Grant
+	var machine innate.ResourceID
 	err = h.insist(r.Context(), func(tx store.Tx) error {
 		m, t, err := h.admitTPM(tx, e)
-		ev = byHost(r, m.Machine, "join-host")
-		ev.Detail = map[string]string{"ek": e.EK}
-		if err != nil {
+		if machine = cmp.Or(m.Machine, t.Machine); err != nil {
 			return err
 		}
 		if !e.Issued.After(m.Joined) {
@@ -204,10 +210,10 @@ func (h *Hosts) joinTPM(r *http.Request) (Grant, error) {
 		}
 		// Where another server's clock is ahead, the challenge is from the future:
 		// it is used up all the same.
-		return h.enter(tx, ev, m, later(h.config.Now(), e.Issued), remember(cert, inTPM))
+		return h.enter(tx, e.event(r, machine), m, later(h.config.Now(), e.Issued), remember(cert, inTPM))
 	})
 	if err != nil {
-		return Grant{}, h.refused(r, ev, err)
+		return Grant{}, h.refused(r, e.event(r, machine), err)
 	}
 	return g, nil
 }

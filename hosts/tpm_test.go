@@ -391,6 +391,47 @@ func TestATPMOfAVendorThatIsBelievedJoinsByAToken(t *testing.T) {
 	}
 }
 
+func TestAChallengeIsAnsweredAtAnyServerOnce(t *testing.T) {
+	d, w := chip(t), newWorld(t)
+	w.allow(node1, ekOf(t, d))
+	e := w.enrolment(d, "")
+	if a := e.ask(); a.status != http.StatusOK {
+		t.Fatalf("%+v", a)
+	}
+	w.must(e.prove())
+	first := w.server
+	other, err := hosts.New(w.hosts)
+	w.must(err)
+	w.serve(other)
+	if _, a := e.join(); a.status != http.StatusOK {
+		t.Errorf("at another server: %+v", a)
+	}
+	w.server = first
+	if _, a := e.join(); a.code != "InvalidChallenge" {
+		t.Errorf("at the first one, then: got %+v, want that it is used up", a)
+	}
+}
+
+func TestChallengesAreBounded(t *testing.T) {
+	d := chip(t)
+	now := time.Now()
+	w := newWorld(t, func(c *hosts.Config) { c.Now = func() time.Time { return now } })
+	w.allow(node1, ekOf(t, d))
+	e := w.enrolment(d, "")
+	for n := range 500 {
+		if a := e.ask(); a.status != http.StatusOK {
+			t.Fatalf("challenge %d: %+v", n, a)
+		}
+	}
+	if a := e.ask(); a.status != http.StatusTooManyRequests {
+		t.Errorf("one more in the same moment: got %+v, want 429", a)
+	}
+	now = now.Add(time.Second)
+	if a := e.ask(); a.status != http.StatusOK {
+		t.Errorf("a second later: %+v", a)
+	}
+}
+
 func TestTheKeyInTheTPMRenewsAndTheOneInMemoryDoesTheDailyWork(t *testing.T) {
 	d, w := chip(t), newWorld(t)
 	w.vm(node1)

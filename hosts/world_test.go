@@ -63,6 +63,7 @@ type world struct {
 	ca        *ca.Authorities
 	directory *directory.Directory
 	resources http.Handler
+	hosts     hosts.Config
 	server    *httptest.Server
 	admin     innate.Principal
 	ahead     atomic.Int64 // of the clock
@@ -111,6 +112,7 @@ func newWorld(t *testing.T, change ...func(*hosts.Config)) *world {
 	for _, c := range change {
 		c(&config)
 	}
+	w.hosts = config
 	h, err = hosts.New(config)
 	w.must(err)
 	res, err := resources.New(resources.Config{
@@ -139,20 +141,28 @@ func newWorld(t *testing.T, change ...func(*hosts.Config)) *world {
 	})
 	w.must(err)
 
-	w.server = httptest.NewUnstartedServer(rest.Tidy(h.Handler()))
-	w.server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	w.server.StartTLS()
 	t.Cleanup(func() {
-		w.server.CloseClientConnections()
-		w.server.Close()
 		w.db.Close()
 		w.audit.Close()
 	})
+	w.serve(h)
 	w.put(group, nil)
 	for _, m := range []innate.ResourceID{node1, node2} {
 		w.put(string(m), map[string]any{"identity": map[string]any{"type": "SystemAssigned"}})
 	}
 	return w
+}
+
+// serve makes h the server that hosts ask.
+func (w *world) serve(h *hosts.Hosts) {
+	server := httptest.NewUnstartedServer(rest.Tidy(h.Handler()))
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	server.StartTLS()
+	w.server = server
+	w.t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
 }
 
 func (w *world) must(err error) {
