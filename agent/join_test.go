@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"innate/agent"
+	"innate/agent/tpm/tpmtest"
 )
 
 func TestJoiningTrustsOnlyTheAuthorityInTheJoinString(t *testing.T) {
@@ -21,6 +22,16 @@ func TestJoiningTrustsOnlyTheAuthorityInTheJoinString(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "join.json")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("join.json after a refusal: %v", err)
+	}
+}
+
+func TestJoiningByTPMTrustsOnlyTheAuthorityInTheJoinString(t *testing.T) {
+	p := newPlane(t)
+	dir := filepath.Join(folder(t), "state")
+	line := p.joinString(sha256.Sum256([]byte("another")))
+	err := agent.JoinTPM(t.Context(), dir, line, tpmtest.Start(t))
+	if err == nil || !strings.Contains(err.Error(), "not the one that the join string names") {
+		t.Errorf("another authority: got %v", err)
 	}
 }
 
