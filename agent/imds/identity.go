@@ -2,12 +2,10 @@ package imds
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"innate"
@@ -91,46 +89,8 @@ func badRequest(text string) error {
 	return &innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Text: text}
 }
 
-// A tokenAnswer is a 200. The numbers are strings, and none is ever empty,
-// because SDKs were built against the real endpoint's; the order is its order
-// (managed-identity-endpoints §1.2). There is no refresh_in: only one SDK reads it.
-type tokenAnswer struct {
-	AccessToken string          `json:"access_token"`
-	ClientID    innate.ClientID `json:"client_id"`
-	ExpiresIn   string          `json:"expires_in"` // seconds from now
-	ExpiresOn   string          `json:"expires_on"` // seconds since the epoch
-	ExtExpires  string          `json:"ext_expires_in"`
-	NotBefore   string          `json:"not_before"`
-	Resource    string          `json:"resource"` // byte for byte as asked: SDKs cache under it
-	TokenType   string          `json:"token_type"`
-
-	// The selector that was used, as it was sent.
-	ObjectID string `json:"object_id,omitempty"`
-	MsiResID string `json:"msi_res_id,omitempty"`
-	MiResID  string `json:"mi_res_id,omitempty"`
-}
-
 func (s *Server) answer(w http.ResponseWriter, q question, t innate.Token) {
-	left := strconv.FormatInt(int64(t.Expires.Sub(s.now())/time.Second), 10)
-	a := tokenAnswer{
-		AccessToken: t.Value,
-		ClientID:    t.Client,
-		ExpiresIn:   left,
-		ExpiresOn:   strconv.FormatInt(t.Expires.Unix(), 10),
-		ExtExpires:  left,
-		NotBefore:   strconv.FormatInt(t.NotBefore.Unix(), 10),
-		Resource:    q.resource,
-		TokenType:   "Bearer",
-	}
-	switch q.selector {
-	case "object_id", "principal_id":
-		a.ObjectID = q.value
-	case "msi_res_id", "msi-res-id":
-		a.MsiResID = q.value
-	case "mi_res_id":
-		a.MiResID = q.value
-	}
-	writeJSON(w, http.StatusOK, a)
+	writeJSON(w, http.StatusOK, endpoint.NewMetadataToken(t, q.resource, q.selector, q.value, s.now()))
 }
 
 // serveInfo answers GET /metadata/identity/info; its body is exactly one key.
@@ -144,27 +104,10 @@ func (s *Server) serveInfo(w http.ResponseWriter, r *http.Request) {
 		err = innate.ErrNoIdentity
 	}
 	if err != nil {
-		s.refuse(w, r, render(err))
+		s.refuse(w, r, endpoint.GradeMetadata(err))
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]innate.TenantID{"tenantId": m.Tenant})
-}
-
-// render is an error in this endpoint's words; people and SDKs know the phrases.
-func render(err error) innate.Refusal {
-	switch {
-	case errors.Is(err, innate.ErrNoIdentity):
-		return innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Text: "Identity not found", Cause: err}
-	case errors.Is(err, innate.ErrManyIdentities):
-		return innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Cause: err,
-			Text: "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"}
-	}
-	no := endpoint.Grade(err)
-	if no.Status == http.StatusForbidden {
-		// SDKs read a 403 with that word as a desktop proxy's, and go on to the next credential.
-		no.Text = strings.ReplaceAll(no.Text, "unreachable", "out of reach")
-	}
-	return no
 }
 
 // record is in the audit log before the answer: the first use of each token, then counts.
@@ -196,7 +139,7 @@ func peer(r *http.Request) string {
 
 // refuseToken records a refusal of the token route, then answers it.
 func (s *Server) refuseToken(w http.ResponseWriter, r *http.Request, q question, err error) {
-	no := render(err)
+	no := endpoint.GradeMetadata(err)
 	m, _ := s.machine()
 	ev := s.event(r, m.Resource)
 	ev.Target, ev.Why, ev.Trace = q.resource, no.Error(), no.Trace
@@ -213,27 +156,9 @@ func (s *Server) refuseToken(w http.ResponseWriter, r *http.Request, q question,
 	s.refuse(w, r, no)
 }
 
-// A failure is the body of an error of the identity category; what relates to
-// the token service's decision is there when it made one.
-type failure struct {
-	Error       string `json:"error"`
-	Description string `json:"error_description"`
-	Codes       []int  `json:"error_codes,omitempty"`
-	Timestamp   string `json:"timestamp,omitempty"`
-	Trace       string `json:"trace_id,omitempty"`
-	Correlation string `json:"correlation_id,omitempty"`
-}
-
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no innate.Refusal) {
-	body := failure{Error: no.OAuth, Description: no.Error()}
-	if no.Code != 0 {
-		body.Codes = []int{no.Code}
-		body.Timestamp = s.now().UTC().Format("2006-01-02 15:04:05Z")
-		body.Trace = no.Trace
-		body.Correlation = endpoint.RequestID(r)
-	}
 	endpoint.Headers(w.Header(), no)
-	writeJSON(w, no.Status, body)
+	writeJSON(w, no.Status, endpoint.NewMetadataFailure(no, endpoint.RequestID(r), s.now()))
 }
 
 // writeJSON answers with a length, never in chunks.
