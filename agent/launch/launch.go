@@ -39,6 +39,7 @@ type Spec struct {
 	UID                   uint32   // same for the gid; our own uid means no change
 	Hosts                 string   // a file to see as /etc/hosts; empty: leave it. Bound by inode: update it in place
 	Hide                  []string // directories to see empty; one that does not exist is passed over
+	Show                  []Shown  // directories to see in another place
 	NetNS                 *os.File // a network namespace to enter; nil: stay
 	Stub                  []string // how to start this binary's Main; nil means /proc/self/exe launch
 }
@@ -53,7 +54,7 @@ type Process struct {
 }
 
 // Start starts spec and returns once the program itself runs. As an ordinary
-// user Hosts and Hide need user namespaces: the error is then ErrNoUserNamespaces,
+// user Hosts, Hide and Show need user namespaces: the error is then ErrNoUserNamespaces,
 // and the caller may go on without, and say so.
 func Start(spec Spec) (*Process, error) {
 	if len(spec.Args) == 0 {
@@ -68,7 +69,7 @@ func Start(spec Spec) (*Process, error) {
 	}
 	orders := orders{
 		Args: spec.Args, Dir: spec.Dir, Env: spec.Env,
-		Hosts: spec.Hosts, Hide: spec.Hide, NetNS: spec.NetNS != nil,
+		Hosts: spec.Hosts, Hide: spec.Hide, Show: spec.Show, NetNS: spec.NetNS != nil,
 	}
 	if spec.Cgroup == nil {
 		orders.Parent = os.Getpid()

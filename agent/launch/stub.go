@@ -22,11 +22,12 @@ type orders struct {
 	UID    *uint32 // nil: stay who we are
 	Hosts  string
 	Hide   []string
+	Show   []Shown
 	NetNS  bool // descriptor 5 is the network namespace to enter
 	Parent int  // pid of whom it must not outlive; 0: it may
 }
 
-func (o orders) mounts() bool { return o.Hosts != "" || len(o.Hide) > 0 }
+func (o orders) mounts() bool { return o.Hosts != "" || len(o.Hide) > 0 || len(o.Show) > 0 }
 
 // The stub's descriptors, after the three of the app.
 const (
@@ -92,6 +93,11 @@ func (o orders) obey() error {
 }
 
 func (o orders) mount() error {
+	for _, s := range o.Show { // first: what it shows may be hidden where it is
+		if err := s.show(); err != nil {
+			return err
+		}
+	}
 	if o.Hosts != "" {
 		if err := unix.Mount(o.Hosts, "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("showing %s as /etc/hosts: %w", o.Hosts, err)
