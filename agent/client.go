@@ -8,11 +8,14 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"innate/agent/appservice"
 )
 
 // A RunRequest is a program to run as an app.
 type RunRequest struct {
-	App                   string // name or id of an app placed on the host
+	App                   string           // name or id of an app placed on the host, or id of the machine itself
+	Endpoint              appservice.Shape // where the program looks for its identity; empty: App Service's, and on the machine Arc's
 	Args                  []string
 	Dir                   string
 	Env                   []string         // the app's settings and the variables of its endpoint come on top
@@ -34,7 +37,7 @@ func Run(socket string, r RunRequest) (int, error) {
 		return 0, err
 	}
 	defer null.Close()
-	q := request{Op: "run", App: r.App, Args: r.Args, Dir: r.Dir, Env: r.Env}
+	q := request{Op: "run", App: r.App, Endpoint: r.Endpoint, Args: r.Args, Dir: r.Dir, Env: r.Env}
 	if err := l.send(q, cmp.Or(r.Stdin, null), cmp.Or(r.Stdout, null), cmp.Or(r.Stderr, null)); err != nil {
 		return 0, fmt.Errorf("asking the agent: %w", err)
 	}

@@ -195,7 +195,7 @@ func (a *Agent) manage(ctx context.Context, l *line, q request, by uint32) (repo
 
 // endApp ends a generation and waits until it is over.
 func (a *Agent) endApp(ctx context.Context, q request, by uint32) error {
-	p, err := a.placed.named(ctx, typeSite, q.App)
+	p, err := a.runnable(ctx, q.App)
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (a *Agent) serveRun(ctx context.Context, l *line, q request, by uint32) {
 		return
 	}
 	g, err := a.Start(ctx, RunRequest{
-		App: q.App, Args: q.Args, Dir: q.Dir, Env: q.Env,
+		App: q.App, Endpoint: q.Endpoint, Args: q.Args, Dir: q.Dir, Env: q.Env,
 		Stdin: l.files[0], Stdout: l.files[1], Stderr: l.files[2],
 	}, by)
 	for _, f := range l.files { // the app has its own

@@ -34,6 +34,7 @@ type Started struct {
 	PID        int               `json:"pid"`
 	UID        uint32            `json:"uid"`
 	Port       int               `json:"port"`             // of its endpoint on 127.0.0.1
+	Endpoint   appservice.Shape  `json:"endpoint"`         // how it speaks
 	Cgroup     string            `json:"cgroup,omitempty"` // directory; empty where the agent may make none
 	Assurance  innate.Assurance  `json:"assurance"`        // how surely its calls are recognised
 }
@@ -167,7 +168,7 @@ func (s *apps) remove(g *Generation) {
 // (uid) who may: root, the uids that the app lists and, in development, the
 // agent's own. Signals and OnStart of r are not looked at.
 func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (*Generation, error) {
-	p, err := a.placed.named(ctx, typeSite, r.App)
+	p, err := a.runnable(ctx, r.App)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +224,7 @@ func (s *apps) start(p *client.Placement, r RunRequest) (_ *Generation, err erro
 			return nil, err
 		}
 	}
-	g.Assurance = here.assurance
+	g.Assurance, g.Endpoint = here.assurance, shapeOf(p, r)
 	if here.cgroups != nil {
 		if g.cgroup, err = here.cgroups.Make(directoryName(p.Resource) + "/g" + strconv.Itoa(g.Generation)); err != nil {
 			return nil, err
@@ -241,6 +242,9 @@ func (s *apps) start(p *client.Placement, r RunRequest) (_ *Generation, err erro
 	}
 	if here.mounts == nil {
 		spec.Hosts, spec.Hide = a.config.Hosts, a.config.Hide
+	}
+	if g.Endpoint == appservice.Arc {
+		spec.Show = []launch.Shown{{Dir: a.challenges(g), At: appservice.ChallengeDir}}
 	}
 	// The endpoint serves before the app can ask.
 	serving := make(chan error, 1)
@@ -289,7 +293,8 @@ func (s *apps) endpoint(g *Generation, diag *caller.Diag) (_ *appservice.Endpoin
 	a := s.agent
 	c := appservice.Config{
 		Generation: appservice.Generation{App: g.App, Number: g.Generation, UID: g.UID, Proof: g.Assurance},
-		Listener:   l, Secret: secret, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
+		Shape:      g.Endpoint, Challenges: a.challenges(g), Client: a.defaultClient(g.App),
+		Listener: l, Secret: secret, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
 	}
 	if g.cgroup != nil {
 		c.Generation.Cgroup = g.cgroup.ID
@@ -303,7 +308,7 @@ func (s *apps) endpoint(g *Generation, diag *caller.Diag) (_ *appservice.Endpoin
 		return nil, nil, err
 	}
 	g.Port = l.Addr().(*net.TCPAddr).Port
-	return e, appservice.Environment(l.Addr(), secret), nil
+	return e, e.Environment(secret), nil
 }
 
 // supervise sees a generation to its end: its last process gone, the app taken

@@ -11,12 +11,14 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"innate/agent/appservice"
 )
 
 // The agent's socket speaks JSON, one message a line. A client sends one
 // request, with open files beside it where the op needs them:
 //
-//	{"op":"run","app":NAME,"args":[…],"dir":DIR,"env":[…]} + stdin, stdout, stderr
+//	{"op":"run","app":NAME,"endpoint":SHAPE,"args":[…],"dir":DIR,"env":[…]} + stdin, stdout, stderr
 //	  → {"started":{…}}, then {"exit":STATUS}; meanwhile the client may send
 //	  {"signal":N} lines. The app ends when the client hangs up.
 //	{"op":"attach","vm":NAME} + the network namespace  → {"done":true}
@@ -35,13 +37,14 @@ const (
 
 // A request is what a client asks for.
 type request struct {
-	Op         string   `json:"op"`
-	App        string   `json:"app,omitempty"`
-	Generation int      `json:"generation,omitempty"`
-	Args       []string `json:"args,omitempty"`
-	Dir        string   `json:"dir,omitempty"`
-	Env        []string `json:"env,omitempty"`
-	VM         string   `json:"vm,omitempty"`
+	Op         string           `json:"op"`
+	App        string           `json:"app,omitempty"`
+	Endpoint   appservice.Shape `json:"endpoint,omitempty"`
+	Generation int              `json:"generation,omitempty"`
+	Args       []string         `json:"args,omitempty"`
+	Dir        string           `json:"dir,omitempty"`
+	Env        []string         `json:"env,omitempty"`
+	VM         string           `json:"vm,omitempty"`
 }
 
 // A note is what the client of a run may send while it lasts.

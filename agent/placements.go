@@ -215,8 +215,9 @@ func (p *placements) named(ctx context.Context, typ, name string) (found *client
 
 // Types of placements, as resource ids spell them.
 const (
-	typeSite = "Microsoft.Web/sites"
-	typeVM   = "Microsoft.Compute/virtualMachines"
+	typeSite    = "Microsoft.Web/sites"
+	typeVM      = "Microsoft.Compute/virtualMachines"
+	typeMachine = "Microsoft.HybridCompute/machines"
 )
 
 // holds returns the identity with that object id that a placement has.

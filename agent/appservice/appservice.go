@@ -1,6 +1,7 @@
 // Package appservice is what an app sees at IDENTITY_ENDPOINT: the managed
-// identity endpoint of App Service, versions 2019-08-01 and 2017-09-01
-// (managed-identity-endpoints §2).
+// identity endpoint of App Service (managed-identity-endpoints §2) or, for a
+// program that knows only one of the others, of Service Fabric, Azure ML or
+// Azure Arc (§3).
 //
 // It owns one port for one generation of one app: who may speak there, the
 // dialect and the record of what was answered. Making the generation (its
@@ -15,12 +16,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
+	"path/filepath"
 	"time"
 
 	"innate"
@@ -53,8 +55,11 @@ type Generation struct {
 // Config says what an endpoint needs. Log and Now may be nil.
 type Config struct {
 	Generation Generation
+	Shape      Shape            // empty means AppService
 	Listener   *net.TCPListener // 127.0.0.1:0, by caller.Listen
-	Secret     string           // 256 bits; kept as its SHA-256 only
+	Secret     string           // 256 bits; kept as its SHA-256 only; Arc has none
+	Challenges string           // Arc: a directory to make, which the app sees as ChallengeDir; ends with Run
+	Client     innate.ClientID  // AzureML: of the identity that a program means that names none; may be empty
 	Attestor   Attestor         // nil only where nothing more than the secret is proved
 	Tokens     Tokens
 	Audit      *audit.Log
@@ -64,19 +69,32 @@ type Config struct {
 
 // An Endpoint serves one generation.
 type Endpoint struct {
-	generation Generation
-	listener   *net.TCPListener
-	secret     [sha256.Size]byte // of the secret
-	attestor   Attestor
-	tokens     Tokens
-	ledger     endpoint.Ledger
-	log        *slog.Logger
-	now        func() time.Time
-	hosts      []string // what Host may be
+	generation  Generation
+	shape       Shape
+	dialect     *dialect
+	listener    *net.TCPListener
+	secret      secret
+	challenges  *challenges      // Arc: the secret
+	certificate *tls.Certificate // ServiceFabric
+	client      innate.ClientID
+	attestor    Attestor
+	tokens      Tokens
+	ledger      endpoint.Ledger
+	log         *slog.Logger
+	now         func() time.Time
+	hosts       []string // what Host may be
+}
+
+// A secret is what a request must show, beside coming from the app.
+type secret interface {
+	knows(presented []string) bool
 }
 
 // New checks c. It takes the listener over: Run closes it.
 func New(c Config) (*Endpoint, error) {
+	if c.Shape == "" {
+		c.Shape = AppService
+	}
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("app endpoint: %w", err)
 	}
@@ -86,18 +104,32 @@ func New(c Config) (*Endpoint, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	port := strconv.Itoa(c.Listener.Addr().(*net.TCPAddr).Port)
-	return &Endpoint{
+	e := &Endpoint{
 		generation: c.Generation,
+		shape:      c.Shape,
+		dialect:    c.Shape.dialect(),
 		listener:   c.Listener,
-		secret:     sha256.Sum256([]byte(c.Secret)),
+		secret:     fixed(sha256.Sum256([]byte(c.Secret))),
+		client:     c.Client,
 		attestor:   c.Attestor,
 		tokens:     c.Tokens,
 		ledger:     endpoint.Ledger{Log: c.Audit, Now: c.Now},
 		log:        c.Log.With("app", c.Generation.App, "generation", c.Generation.Number),
 		now:        c.Now,
-		hosts:      []string{"127.0.0.1:" + port, "localhost:" + port, "127.0.0.1", "localhost"},
-	}, nil
+		hosts:      hostsOf(c.Listener),
+	}
+	var err error
+	switch c.Shape {
+	case ServiceFabric:
+		e.certificate, err = newCertificate(c.Now())
+	case Arc:
+		e.challenges, err = newChallenges(c.Challenges, c.Generation.UID, c.Now)
+		e.secret = e.challenges
+	}
+	if err != nil {
+		return nil, fmt.Errorf("app endpoint: %w", err)
+	}
+	return e, nil
 }
 
 // minSecret is 256 bits as 43 characters of base64, or more of hexadecimal.
@@ -110,7 +142,11 @@ func (c Config) check() error {
 		return errors.New("Generation.App is missing")
 	case c.Listener == nil:
 		return errors.New("Listener is missing")
-	case len(c.Secret) < minSecret || len(c.Secret) > 128: // SDKs keep it in a header
+	case c.Shape.dialect() == nil:
+		return fmt.Errorf("Shape is %q: want %s, %s, %s or %s", c.Shape, AppService, ServiceFabric, AzureML, Arc)
+	case c.Shape == Arc && !filepath.IsAbs(c.Challenges):
+		return fmt.Errorf("Challenges is %q: want the path of a directory", c.Challenges)
+	case c.Shape != Arc && (len(c.Secret) < minSecret || len(c.Secret) > 128): // SDKs keep it in a header
 		return fmt.Errorf("Secret has %d characters: want %d to 128", len(c.Secret), minSecret)
 	case c.Tokens == nil:
 		return errors.New("Tokens is missing")
@@ -128,40 +164,38 @@ func (c Config) check() error {
 	return nil
 }
 
-// Environment is what the app's process is given: IDENTITY_ENDPOINT, IDENTITY_HEADER, MSI_ENDPOINT, MSI_SECRET
-// for a listener's address and a secret. All four, or SDKs take the endpoint
-// for another product's (managed-identity-endpoints §0.10).
-func Environment(addr net.Addr, secret string) []string {
-	url := "http://" + addr.String() + "/msi/token"
-	return []string{
-		"IDENTITY_ENDPOINT=" + url,
-		"IDENTITY_HEADER=" + secret,
-		"MSI_ENDPOINT=" + url,
-		"MSI_SECRET=" + secret,
-	}
-}
-
 // Run serves until ctx ends, then closes the listener and every connection.
 func (e *Endpoint) Run(ctx context.Context) error {
 	server := endpoint.Server(http.HandlerFunc(e.serve), e.log)
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, peerKey{}, c.(*peer))
+		return context.WithValue(ctx, peerKey{}, peerOf(c))
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	err := server.Serve(&door{TCPListener: e.listener, of: e})
+	var l net.Listener = &door{TCPListener: e.listener, of: e}
+	if e.certificate != nil {
+		l = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*e.certificate}})
+	}
+	err := server.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}
-	return errors.Join(err, server.Close(), e.ledger.Close())
+	err = errors.Join(err, server.Close(), e.ledger.Close())
+	if e.challenges != nil {
+		err = errors.Join(err, e.challenges.close())
+	}
+	return err
 }
 
-// knows reports whether a request carries the secret, in constant time.
-func (e *Endpoint) knows(presented []string) bool {
+// A fixed secret is the SHA-256 of one that stays the same for all of a generation.
+type fixed [sha256.Size]byte
+
+// knows compares in constant time.
+func (f fixed) knows(presented []string) bool {
 	if len(presented) != 1 {
 		return false
 	}
 	sum := sha256.Sum256([]byte(presented[0]))
-	return subtle.ConstantTimeCompare(sum[:], e.secret[:]) == 1
+	return subtle.ConstantTimeCompare(sum[:], f[:]) == 1
 }

@@ -77,6 +77,7 @@ func identities(which innate.Selector, resource string) (innate.Token, error) {
 type endpoint struct {
 	addr  net.Addr
 	audit string // path of its audit log
+	env   func(secret string) []string
 	stop  func()
 }
 
@@ -127,7 +128,7 @@ func start(t testing.TB, c appservice.Config) endpoint {
 		}
 	}
 	t.Cleanup(stop)
-	return endpoint{c.Listener.Addr(), path, stop}
+	return endpoint{c.Listener.Addr(), path, e.Environment, stop}
 }
 
 // events ends the endpoint and returns what it recorded.

@@ -1,6 +1,7 @@
 package appservice
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"strconv"
@@ -35,6 +36,14 @@ type peer struct {
 }
 
 type peerKey struct{}
+
+// peerOf is what the door made of a connection that may have TLS around it.
+func peerOf(c net.Conn) *peer {
+	if t, encrypted := c.(*tls.Conn); encrypted {
+		c = t.NetConn()
+	}
+	return c.(*peer)
+}
 
 // Accept returns the next connection for which there is a place.
 func (d *door) Accept() (net.Conn, error) {

@@ -3,6 +3,7 @@ package appservice
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,109 +14,117 @@ import (
 	"innate/audit"
 )
 
-// A version is one dialect of the protocol.
-type version struct {
-	header    string   // carries the secret, in canonical form
-	selectors []string // how the query names an identity; none: there is no such version
+// A question is a checked request for a token.
+type question struct {
+	which    innate.Selector
+	resource string
+	selector string // as the caller spelled it; empty for none
+	value    string // of the selector, as sent
 }
 
-var (
-	version2019 = version{"X-Identity-Header", []string{"client_id", "object_id", "principal_id", "mi_res_id", "msi_res_id"}}
-	version2017 = version{"Secret", []string{"clientid"}}
-)
-
-func versionOf(q endpoint.Query) version {
-	switch q.Get("api-version") {
-	case "2017-09-01":
-		return version2017
-	case "2019-08-01":
-		return version2019
-	}
-	return version{header: version2019.header}
-}
-
-// serve answers GET /msi/token. The order of its checks is part of the
+// serve answers a request for a token. The order of its checks is part of the
 // contract: without the secret nobody learns anything, and without the kernel's
 // word nobody who stole it does (host-attestation §0).
 func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 	p := r.Context().Value(peerKey{}).(*peer)
-	q, queryErr := endpoint.ParseQuery(r.URL.RawQuery)
-	v := versionOf(q)
-	if !e.knows(r.Header[v.header]) {
-		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusUnauthorized, Text: "Unauthorized: send this process's own IDENTITY_HEADER as " + strings.ToUpper(v.header)})
+	query, queryErr := endpoint.ParseQuery(r.URL.RawQuery)
+	v, known := e.dialect.version(query)
+	presented := r.Header[v.header]
+	challenged := e.challenges != nil && presented == nil && p.stranger == nil // Arc's first request of two
+	if !challenged && !e.secret.knows(presented) {
+		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusUnauthorized, OAuth: "unauthorized", Text: "Unauthorized: " + e.wanted(v), Cause: errSecret})
 		return
 	}
 	if p.stranger != nil {
 		// It proves a leak: the alarm that operators watch for.
-		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusForbidden, Text: "Forbidden: this endpoint belongs to another process", Cause: errStolen})
+		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusForbidden, OAuth: "access_denied", Text: "Forbidden: this endpoint belongs to another process", Cause: errStolen})
 		return
 	}
-	if !strings.EqualFold(endpoint.Path(r.URL.Path), "/msi/token") {
-		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusNotFound, Text: "there is nothing here: ask for /msi/token"})
+	if !strings.EqualFold(endpoint.Path(r.URL.Path), e.dialect.path) {
+		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusNotFound, OAuth: "not_found", Text: "there is nothing here: ask for " + e.dialect.path})
 		return
 	}
-	which, resource, err := e.read(r, v, q, queryErr)
+	if challenged {
+		e.challenge(w, r, p)
+		return
+	}
+	q, err := e.read(r, v, known, query, queryErr)
 	if err != nil {
-		e.refuse(w, r, p, resource, render(err, which))
+		e.refuse(w, r, p, q.resource, e.dialect.refusal(err, q.which))
 		return
 	}
-	token, err := e.tokens.Token(r.Context(), e.generation.App, which, resource, e.generation.Proof)
+	token, err := e.tokens.Token(r.Context(), e.generation.App, q.which, q.resource, e.generation.Proof)
 	if err == nil {
 		err = endpoint.Valid(token, e.now())
 	}
+	if err == nil {
+		err = e.record(r, p, token, q.resource)
+	}
 	if err != nil {
-		e.refuse(w, r, p, resource, render(err, which))
+		e.refuse(w, r, p, q.resource, e.dialect.refusal(err, q.which))
 		return
 	}
-	if err := e.record(r, p, token, resource); err != nil {
-		e.refuse(w, r, p, resource, render(err, which))
-		return
-	}
-	e.answer(w, token, resource)
+	writeJSON(w, http.StatusOK, e.dialect.token(q, token, e.now()))
 }
 
-var errStolen = errors.New("right secret, wrong caller")
+// What a refusal was for, where a dialect has a word of its own for it.
+var (
+	errSecret   = errors.New("no secret, or not this one")
+	errStolen   = errors.New("right secret, wrong caller")
+	errVersion  = errors.New("no such api-version")
+	errResource = errors.New("no resource")
+)
+
+// wanted says which secret would do, and where.
+func (e *Endpoint) wanted(v version) string {
+	variable := "IDENTITY_HEADER"
+	switch e.shape {
+	case Arc:
+		return "ask without AUTHORIZATION, and then once with what the file has that the answer names"
+	case AzureML:
+		variable = "MSI_SECRET"
+	}
+	return "send this process's own " + variable + " as " + strings.ToUpper(v.header)
+}
+
+// check is about the request, whatever is asked for.
+func (e *Endpoint) check(r *http.Request) error {
+	if err := endpoint.Check(r, e.hosts); err != nil {
+		return err
+	}
+	if values := r.Header["Metadata"]; e.dialect.metadata && (len(values) != 1 || !strings.EqualFold(strings.TrimSpace(values[0]), "true")) {
+		return &innate.Refusal{Status: http.StatusBadRequest, OAuth: "invalid_request", Text: "Required metadata header not specified"}
+	}
+	return nil
+}
 
 // read checks the request of a proved caller.
-func (e *Endpoint) read(r *http.Request, v version, q endpoint.Query, queryErr error) (which innate.Selector, resource string, err error) {
-	if err := endpoint.Check(r, e.hosts); err != nil {
-		return which, "", err
+func (e *Endpoint) read(r *http.Request, v version, known bool, query endpoint.Query, queryErr error) (q question, err error) {
+	if err := e.check(r); err != nil {
+		return q, err
 	}
 	if queryErr != nil {
-		return which, "", queryErr
+		return q, queryErr
 	}
-	if err := q.Misprint(); err != nil {
-		return which, "", err
+	if err := query.Misprint(); err != nil {
+		return q, err
 	}
-	if v.selectors == nil {
-		return which, "", &innate.Refusal{Status: http.StatusBadRequest, Text: "The parameter 'api-version' is required: 2019-08-01, or 2017-09-01 with the header 'secret'"}
+	if !known {
+		return q, e.dialect.badVersion()
 	}
-	if resource, err = q.Resource(); err != nil {
-		return which, "", err
+	if q.resource, err = query.Resource(); err != nil {
+		return q, err
 	}
-	if resource == "" {
-		return which, "", &innate.Refusal{Status: http.StatusBadRequest, Text: "The parameter 'resource' is required: the identifier URI of what the token is for"}
+	if q.resource == "" {
+		return q, &innate.Refusal{Status: http.StatusBadRequest, Cause: errResource,
+			Text: "The parameter 'resource' is required: the identifier URI of what the token is for"}
 	}
-	which, given, err := q.Selector(v.selectors...)
-	if given == "" {
-		which.System = true // unlike IMDS, no selector never means a user-assigned identity
+	q.which, q.selector, err = query.Selector(v.selectors...)
+	if q.selector == "" && !e.dialect.alone {
+		q.which.System = true // unlike IMDS, no selector never means a user-assigned identity
 	}
-	return which, resource, err
-}
-
-// render is an error in this endpoint's words.
-func render(err error, which innate.Selector) innate.Refusal {
-	// SDKs' own tests look for the first text.
-	const noUser = "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId."
-	const noSystem = "No Managed Identity found for specified ClientId/ResourceId/PrincipalId. The system-assigned identity is not enabled."
-	if !errors.Is(err, innate.ErrNoIdentity) && !errors.Is(err, innate.ErrManyIdentities) {
-		return endpoint.Grade(err)
-	}
-	no := innate.Refusal{Status: http.StatusBadRequest, Text: noUser, Cause: err}
-	if which.System {
-		no.Text = noSystem
-	}
-	return no
+	q.value = query.Get(q.selector)
+	return q, err
 }
 
 // record is in the audit log before the answer: the first use of each token, then counts.
@@ -140,40 +149,6 @@ func (e *Endpoint) event(r *http.Request, p *peer) audit.Event {
 	}
 }
 
-// A tokenAnswer is a 200; the numbers are strings because SDKs were built
-// against the real endpoint's.
-type tokenAnswer struct {
-	AccessToken string          `json:"access_token"`
-	ExpiresOn   string          `json:"expires_on"` // seconds since the epoch
-	ExpiresIn   string          `json:"expires_in"` // seconds from now
-	NotBefore   string          `json:"not_before"`
-	Resource    string          `json:"resource"` // byte for byte as asked: SDKs cache under it
-	TokenType   string          `json:"token_type"`
-	ClientID    innate.ClientID `json:"client_id"`
-}
-
-func (e *Endpoint) answer(w http.ResponseWriter, t innate.Token, resource string) {
-	body, _ := json.Marshal(tokenAnswer{ // strings only: cannot fail
-		AccessToken: t.Value,
-		ExpiresOn:   strconv.FormatInt(t.Expires.Unix(), 10),
-		ExpiresIn:   strconv.FormatInt(int64(t.Expires.Sub(e.now())/time.Second), 10),
-		NotBefore:   strconv.FormatInt(t.NotBefore.Unix(), 10),
-		Resource:    resource,
-		TokenType:   "Bearer",
-		ClientID:    t.Client,
-	})
-	h := w.Header()
-	h["Content-Type"] = jsonType
-	h["Cache-Control"] = noStore
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.Write(body)
-}
-
-var (
-	jsonType = []string{"application/json; charset=utf-8"}
-	noStore  = []string{"no-store"}
-)
-
 // refuse records a refusal, answers it and ends the connection.
 func (e *Endpoint) refuse(w http.ResponseWriter, r *http.Request, p *peer, resource string, no innate.Refusal) {
 	ev := e.event(r, p)
@@ -185,16 +160,33 @@ func (e *Endpoint) refuse(w http.ResponseWriter, r *http.Request, p *peer, resou
 		ev.Why = errStolen.Error()
 	}
 	e.recordRefusal(ev, p, no)
-	body, _ := json.Marshal(struct { // cannot fail
-		StatusCode    int    `json:"statusCode"`
-		Message       string `json:"message"`
-		CorrelationID string `json:"correlationId"`
-	}{no.Status, no.Error(), ev.Correlation})
+	e.say(w, no, ev.Correlation)
+}
+
+// say answers no in the shape's words.
+func (e *Endpoint) say(w http.ResponseWriter, no innate.Refusal, correlation string) {
 	endpoint.Headers(w.Header(), no)
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(no.Status)
+	writeJSON(w, no.Status, e.dialect.failure(no, correlation, e.now()))
+}
+
+// writeJSON answers with a length, never in chunks.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("app endpoint: an answer that cannot be written: %v", err))
+	}
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Cache-Control"] = noStore
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
 	w.Write(body)
 }
+
+var (
+	jsonType = []string{"application/json; charset=utf-8"}
+	noStore  = []string{"no-store"}
+)
 
 // recordRefusal writes the first of a kind, then counts for a second.
 func (e *Endpoint) recordRefusal(ev audit.Event, p *peer, no innate.Refusal) {

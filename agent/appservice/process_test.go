@@ -96,7 +96,7 @@ func runApp(t *testing.T, e endpoint, secret string, spec launch.Spec, role ...s
 	defer w.Close()
 	spec.Args = append([]string{"/proc/self/exe"}, role...)
 	spec.Stub = []string{"/proc/self/exe", "launch"}
-	spec.Env = append(appservice.Environment(e.addr, secret), "GORACE=atexit_sleep_ms=0")
+	spec.Env = append(e.env(secret), "GORACE=atexit_sleep_ms=0")
 	spec.Stdout, spec.Stderr = w, w
 	p, err := launch.Start(spec)
 	if err != nil {
@@ -230,19 +230,5 @@ func TestAnUnmodifiedSDKGetsItsToken(t *testing.T) {
 		if got := runApp(t, e, testSecret, launch.Spec{UID: uint32(os.Getuid())}, test.role...); !strings.Contains(got, test.want) {
 			t.Errorf("%v: %s\nwant %s", test.role, got, test.want)
 		}
-	}
-}
-
-func TestTheEnvironmentHasBothPairs(t *testing.T) {
-	l, err := caller.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	got := strings.Join(appservice.Environment(l.Addr(), "s3"), " ")
-	url := "http://" + l.Addr().String() + "/msi/token"
-	want := "IDENTITY_ENDPOINT=" + url + " IDENTITY_HEADER=s3 MSI_ENDPOINT=" + url + " MSI_SECRET=s3"
-	if got != want {
-		t.Errorf("got %s, want %s", got, want)
 	}
 }

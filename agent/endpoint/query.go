@@ -94,6 +94,7 @@ var selectors = []struct {
 	{"clientid", selectClient},
 	{"object_id", selectObject},
 	{"principal_id", selectObject},
+	{"principalId", selectObject}, // Service Fabric
 	{"msi_res_id", selectResource},
 	{"mi_res_id", selectResource},
 	{"msi-res-id", selectResource},

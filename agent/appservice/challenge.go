@@ -1,0 +1,155 @@
+package appservice
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"innate"
+)
+
+// ChallengeDir is where SDKs insist that the files of challenges are, and where
+// the app must see Config.Challenges.
+const ChallengeDir = "/var/opt/azcmagent/tokens"
+
+const (
+	challengeLife  = 60 * time.Second
+	mostChallenges = ownConnections // a client that does not read its files gets no more
+)
+
+// challenges are the secrets of an Arc-shaped endpoint: each in a file that only
+// the app may read, good for one request (host-attestation §7). The files' names
+// are in no listing: the directory can be entered, not read.
+type challenges struct {
+	dir string
+	uid uint32
+	now func() time.Time
+
+	mu   sync.Mutex
+	open map[[sha256.Size]byte]*challenge // by the SHA-256 of the secret; nil once closed
+}
+
+type challenge struct {
+	path   string
+	until  time.Time
+	remove *time.Timer
+}
+
+func newChallenges(dir string, uid uint32, now func() time.Time) (*challenges, error) {
+	// What an agent that was killed left there has lost its meaning.
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return nil, err
+	}
+	return &challenges{dir: dir, uid: uid, now: now, open: map[[sha256.Size]byte]*challenge{}}, os.Chmod(dir, 0o711)
+}
+
+// issue writes a new secret and returns the file's name as the app sees it.
+func (s *challenges) issue() (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		return "", fs.ErrClosed
+	}
+	for sum, c := range s.open {
+		if !s.now().Before(c.until) {
+			s.drop(sum)
+		}
+	}
+	if len(s.open) >= mostChallenges {
+		return "", &innate.Refusal{Status: http.StatusTooManyRequests, Text: fmt.Sprintf("%d files are waiting to be read: read them", mostChallenges)}
+	}
+	name, secret := rand.Text()+".key", hex.EncodeToString(randomBytes())
+	path := filepath.Join(s.dir, name)
+	if err := writeSecret(path, secret, s.uid); err != nil {
+		return "", fmt.Errorf("writing a challenge: %w", err)
+	}
+	sum := sha256.Sum256([]byte(secret))
+	s.open[sum] = &challenge{
+		path: path, until: s.now().Add(challengeLife),
+		remove: time.AfterFunc(challengeLife, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.drop(sum)
+		}),
+	}
+	return filepath.Join(ChallengeDir, name), nil
+}
+
+func randomBytes() []byte {
+	var b [32]byte
+	rand.Read(b[:]) // never fails, see crypto/rand
+	return b[:]
+}
+
+// writeSecret makes a file that one uid may read and nobody may write. Clients
+// send its content as it is, so there is no line end.
+func writeSecret(path, secret string, uid uint32) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(secret)
+	if uid != uint32(os.Getuid()) {
+		err = cmp.Or(err, f.Chown(int(uid), int(uid)))
+	}
+	return errors.Join(err, f.Close())
+}
+
+// knows reports whether "Basic SECRET" has the secret of an open challenge, and
+// ends that challenge. What is looked up is a hash: its timing tells nothing.
+func (s *challenges) knows(presented []string) bool {
+	if len(presented) != 1 {
+		return false
+	}
+	scheme, secret, _ := strings.Cut(presented[0], " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return false
+	}
+	sum := sha256.Sum256([]byte(secret))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, open := s.open[sum]
+	if !open {
+		return false
+	}
+	s.drop(sum)
+	return s.now().Before(c.until)
+}
+
+// drop ends a challenge, if it is still open; s.mu is held.
+func (s *challenges) drop(sum [sha256.Size]byte) {
+	c, open := s.open[sum]
+	if !open {
+		return
+	}
+	delete(s.open, sum)
+	c.remove.Stop()
+	os.Remove(c.path) // close removes what is left
+}
+
+// close ends every challenge and removes the directory.
+func (s *challenges) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sum := range s.open {
+		s.drop(sum)
+	}
+	s.open = nil
+	return os.RemoveAll(s.dir)
+}

@@ -1,0 +1,70 @@
+package appservice
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"innate"
+	"innate/agent/endpoint"
+)
+
+// webApp is App Service's dialect (managed-identity-endpoints §2); its older
+// version is also Azure ML's (§3.3).
+var webApp = dialect{
+	path: "/msi/token",
+	versions: []version{
+		{"2019-08-01", "X-Identity-Header", []string{"client_id", "object_id", "principal_id", "mi_res_id", "msi_res_id"}},
+		{"2017-09-01", "Secret", []string{"clientid"}},
+	},
+	refusal: refusalOfWebApp,
+	token:   tokenOfWebApp,
+	failure: failureOfWebApp,
+}
+
+func refusalOfWebApp(err error, which innate.Selector) innate.Refusal {
+	// SDKs' own tests look for the first text.
+	const noUser = "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId."
+	const noSystem = "No Managed Identity found for specified ClientId/ResourceId/PrincipalId. The system-assigned identity is not enabled."
+	if !errors.Is(err, innate.ErrNoIdentity) && !errors.Is(err, innate.ErrManyIdentities) {
+		return endpoint.Grade(err)
+	}
+	no := innate.Refusal{Status: http.StatusBadRequest, Text: noUser, Cause: err}
+	if which.System {
+		no.Text = noSystem
+	}
+	return no
+}
+
+// A tokenAnswer is a 200; the numbers are strings because SDKs were built
+// against the real endpoint's.
+type tokenAnswer struct {
+	AccessToken string          `json:"access_token"`
+	ExpiresOn   string          `json:"expires_on"` // seconds since the epoch
+	ExpiresIn   string          `json:"expires_in"` // seconds from now
+	NotBefore   string          `json:"not_before"`
+	Resource    string          `json:"resource"` // byte for byte as asked: SDKs cache under it
+	TokenType   string          `json:"token_type"`
+	ClientID    innate.ClientID `json:"client_id"`
+}
+
+func tokenOfWebApp(q question, t innate.Token, now time.Time) any {
+	return tokenAnswer{
+		AccessToken: t.Value,
+		ExpiresOn:   strconv.FormatInt(t.Expires.Unix(), 10),
+		ExpiresIn:   strconv.FormatInt(int64(t.Expires.Sub(now)/time.Second), 10),
+		NotBefore:   strconv.FormatInt(t.NotBefore.Unix(), 10),
+		Resource:    q.resource,
+		TokenType:   "Bearer",
+		ClientID:    t.Client,
+	}
+}
+
+func failureOfWebApp(no innate.Refusal, correlation string, _ time.Time) any {
+	return struct {
+		StatusCode    int    `json:"statusCode"`
+		Message       string `json:"message"`
+		CorrelationID string `json:"correlationId"`
+	}{no.Status, no.Error(), correlation}
+}
