@@ -37,23 +37,41 @@ import (
 // does not say.
 func Play(t *testing.T, file, addr string, words map[string]string) {
 	t.Helper()
+	Player{Dial: func() (net.Conn, error) { return net.Dial("tcp", addr) }, Words: words}.Play(t, file)
+}
+
+// A Player plays where a word or the connection is more than a string.
+type Player struct {
+	Dial  func() (net.Conn, error)
+	Words map[string]string        // as Play's
+	Fresh map[string]func() string // words that are another one in each conversation; may be nil
+}
+
+// Play plays each conversation of file as a subtest.
+func (p Player) Play(t *testing.T, file string) {
+	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := string(b)
-	for name, word := range words {
+	for name, word := range p.Words {
 		text = strings.ReplaceAll(text, "{"+name+"}", word)
 	}
 	for c := range strings.SplitSeq(text, "\n\n") {
+		for name, word := range p.Fresh {
+			if strings.Contains(c, "{"+name+"}") {
+				c = strings.ReplaceAll(c, "{"+name+"}", word())
+			}
+		}
 		if c = strings.TrimSpace(c); c != "" {
-			play(t, c, addr, words["host"])
+			p.play(t, c)
 		}
 	}
 }
 
 // play plays one conversation.
-func play(t *testing.T, conversation, addr, host string) {
+func (p Player) play(t *testing.T, conversation string) {
 	t.Helper()
 	var why, request, promises []string
 	for line := range strings.Lines(conversation) {
@@ -74,10 +92,10 @@ func play(t *testing.T, conversation, addr, host string) {
 		if len(request) == 0 || len(promises) == 0 {
 			t.Fatalf("not a conversation:\n%s", conversation)
 		}
-		a := ask(t, addr, request, host)
-		for _, p := range promises {
-			if broken := a.keeps(p); broken != "" {
-				t.Errorf("%s\n%s: %s\ngot %d %s", strings.Join(request, "\n"), p, broken, a.status, a.body)
+		a := p.ask(t, request)
+		for _, promise := range promises {
+			if broken := a.keeps(promise); broken != "" {
+				t.Errorf("%s\n%s: %s\ngot %d %s", strings.Join(request, "\n"), promise, broken, a.status, a.body)
 			}
 		}
 	})
@@ -90,9 +108,9 @@ type answer struct {
 	body   string
 }
 
-func ask(t *testing.T, addr string, request []string, host string) answer {
+func (p Player) ask(t *testing.T, request []string) answer {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
+	c, err := p.Dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +118,7 @@ func ask(t *testing.T, addr string, request []string, host string) answer {
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	lines := []string{request[0] + " HTTP/1.1"}
 	if !strings.Contains(strings.ToLower("\n"+strings.Join(request, "\n")), "\nhost:") {
-		lines = append(lines, "Host: "+host)
+		lines = append(lines, "Host: "+p.Words["host"])
 	}
 	lines = append(lines, request[1:]...)
 	if _, err := io.WriteString(c, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
