@@ -34,7 +34,7 @@ type Started struct {
 	PID        int               `json:"pid"`
 	UID        uint32            `json:"uid"`
 	Port       int               `json:"port"`             // of its endpoint on 127.0.0.1
-	Endpoint   appservice.Shape  `json:"endpoint"`         // how it speaks
+	Endpoint   appservice.Shape  `json:"endpoint"`         // how it speaks; empty: as App Service
 	Cgroup     string            `json:"cgroup,omitempty"` // directory; empty where the agent may make none
 	Assurance  innate.Assurance  `json:"assurance"`        // how surely its calls are recognised
 }

@@ -173,7 +173,7 @@ func TestAnAppOfArcsShapeLeavesNothingOnTheHostAndSeesNobodyElses(t *testing.T) 
 	ls $t 2>/dev/null || echo unlisted
 	touch $t/x 2>/dev/null || echo read-only`
 	out, err := shaped(t, p, api.ID(), appservice.Arc, "sh", "-c", look)
-	if want := "named\n400 64\nmine\nunlisted\nread-only"; err != nil || out != want {
+	if want := "named\n400 52\nmine\nunlisted\nread-only"; err != nil || out != want {
 		t.Errorf("inside: got\n%s\n%v\nwant\n%s", out, err, want)
 	}
 	after, _ := os.ReadDir("/var/opt")
@@ -211,11 +211,13 @@ func checkShapes(t *testing.T, shapes []appservice.Shape, command ...string) {
 	}
 }
 
-// In Service Fabric's shape Node looks at no thumbprint, and refuses the certificate.
 func TestANodeProgramFindsItsIdentityInOtherHostingShapes(t *testing.T) {
 	needsNode(t)
 	t.Parallel()
-	checkShapes(t, []appservice.Shape{appservice.AzureML, appservice.Arc}, "node", filepath.Join(public(t, "testdata/node"), "identity.mjs"))
+	program := filepath.Join(public(t, "testdata/node"), "identity.mjs")
+	checkShapes(t, []appservice.Shape{appservice.AzureML, appservice.Arc}, "node", program)
+	// It looks at no thumbprint, and wants to trust the certificate.
+	checkShapes(t, []appservice.Shape{appservice.ServiceFabric}, "node", filepath.Join(filepath.Dir(program), "trusting.mjs"), program)
 }
 
 func TestInteropAPythonProgramFindsItsIdentityInOtherHostingShapes(t *testing.T) {

@@ -143,7 +143,7 @@ func (c Config) check() error {
 	case c.Listener == nil:
 		return errors.New("Listener is missing")
 	case c.Shape.dialect() == nil:
-		return fmt.Errorf("Shape is %q: want %s, %s, %s or %s", c.Shape, AppService, ServiceFabric, AzureML, Arc)
+		return fmt.Errorf("there is no shape %q: want %s, %s, %s or %s", c.Shape, AppService, ServiceFabric, AzureML, Arc)
 	case c.Shape == Arc && !filepath.IsAbs(c.Challenges):
 		return fmt.Errorf("Challenges is %q: want the path of a directory", c.Challenges)
 	case c.Shape != Arc && (len(c.Secret) < minSecret || len(c.Secret) > 128): // SDKs keep it in a header

@@ -306,14 +306,16 @@ func TestAnIncompleteConfigIsRefusedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, spoil := range map[string]func(*appservice.Config){
-		"App":        func(c *appservice.Config) { c.Generation.App = "" },
-		"Listener":   func(c *appservice.Config) { c.Listener = nil },
-		"Secret":     func(c *appservice.Config) { c.Secret = "short" },
-		"Tokens":     func(c *appservice.Config) { c.Tokens = nil },
-		"Audit":      func(c *appservice.Config) { c.Audit = nil },
-		"Proof":      func(c *appservice.Config) { c.Generation.Proof = innate.NetNS },
-		"Attestor":   func(c *appservice.Config) { c.Attestor = nil },
-		"Cgroup":     func(c *appservice.Config) { c.Generation.Cgroup = 0 },
+		"App":      func(c *appservice.Config) { c.Generation.App = "" },
+		"Listener": func(c *appservice.Config) { c.Listener = nil },
+		"Secret":   func(c *appservice.Config) { c.Secret = "short" },
+		"Tokens":   func(c *appservice.Config) { c.Tokens = nil },
+		"Audit":    func(c *appservice.Config) { c.Audit = nil },
+		"Proof":    func(c *appservice.Config) { c.Generation.Proof = innate.NetNS },
+		"Attestor": func(c *appservice.Config) { c.Attestor = nil },
+		"Cgroup":   func(c *appservice.Config) { c.Generation.Cgroup = 0 },
+		"appservice, servicefabric, azureml or arc": func(c *appservice.Config) { c.Shape = "cloudshell" },
+		"Challenges": func(c *appservice.Config) { c.Shape = appservice.Arc },
 		"uid of its": func(c *appservice.Config) { c.Generation.UID = 0 },
 	} {
 		c := good

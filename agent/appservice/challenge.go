@@ -1,10 +1,8 @@
 package appservice
 
 import (
-	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,9 +72,10 @@ func (s *challenges) issue() (string, error) {
 	if len(s.open) >= mostChallenges {
 		return "", &innate.Refusal{Status: http.StatusTooManyRequests, Text: fmt.Sprintf("%d files are waiting to be read: read them", mostChallenges)}
 	}
-	name, secret := rand.Text()+".key", hex.EncodeToString(randomBytes())
+	name, secret := rand.Text()+".key", rand.Text()+rand.Text() // 128 bits each
 	path := filepath.Join(s.dir, name)
 	if err := writeSecret(path, secret, s.uid); err != nil {
+		os.Remove(path)
 		return "", fmt.Errorf("writing a challenge: %w", err)
 	}
 	sum := sha256.Sum256([]byte(secret))
@@ -91,12 +90,6 @@ func (s *challenges) issue() (string, error) {
 	return filepath.Join(ChallengeDir, name), nil
 }
 
-func randomBytes() []byte {
-	var b [32]byte
-	rand.Read(b[:]) // never fails, see crypto/rand
-	return b[:]
-}
-
 // writeSecret makes a file that one uid may read and nobody may write. Clients
 // send its content as it is, so there is no line end.
 func writeSecret(path, secret string, uid uint32) error {
@@ -105,8 +98,8 @@ func writeSecret(path, secret string, uid uint32) error {
 		return err
 	}
 	_, err = f.WriteString(secret)
-	if uid != uint32(os.Getuid()) {
-		err = cmp.Or(err, f.Chown(int(uid), int(uid)))
+	if err == nil && uid != uint32(os.Getuid()) {
+		err = f.Chown(int(uid), int(uid))
 	}
 	return errors.Join(err, f.Close())
 }

@@ -28,7 +28,7 @@ type question struct {
 func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 	p := r.Context().Value(peerKey{}).(*peer)
 	query, queryErr := endpoint.ParseQuery(r.URL.RawQuery)
-	v, known := e.dialect.version(query)
+	v := e.dialect.version(query)
 	presented := r.Header[v.header]
 	challenged := e.challenges != nil && presented == nil && p.stranger == nil // Arc's first request of two
 	if !challenged && !e.secret.knows(presented) {
@@ -48,7 +48,7 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 		e.challenge(w, r, p)
 		return
 	}
-	q, err := e.read(r, v, known, query, queryErr)
+	q, err := e.read(r, v, query, queryErr)
 	if err != nil {
 		e.refuse(w, r, p, q.resource, e.dialect.refusal(err, q.which))
 		return
@@ -99,7 +99,7 @@ func (e *Endpoint) check(r *http.Request) error {
 }
 
 // read checks the request of a proved caller.
-func (e *Endpoint) read(r *http.Request, v version, known bool, query endpoint.Query, queryErr error) (q question, err error) {
+func (e *Endpoint) read(r *http.Request, v version, query endpoint.Query, queryErr error) (q question, err error) {
 	if err := e.check(r); err != nil {
 		return q, err
 	}
@@ -109,7 +109,7 @@ func (e *Endpoint) read(r *http.Request, v version, known bool, query endpoint.Q
 	if err := query.Misprint(); err != nil {
 		return q, err
 	}
-	if !known {
+	if v.selectors == nil {
 		return q, e.dialect.badVersion()
 	}
 	if q.resource, err = query.Resource(); err != nil {

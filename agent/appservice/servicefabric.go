@@ -21,10 +21,10 @@ import (
 	"innate/agent/endpoint"
 )
 
-// fabric is Service Fabric's dialect (managed-identity-endpoints §3.1). SDKs
-// refuse to select an identity there, so that the only one will do. The names of
-// a token that was refused somewhere (token_sha256_to_refresh) are not needed:
-// revocations are pushed to the agent.
+// fabric is Service Fabric's dialect (managed-identity-endpoints §3.1). Most SDKs
+// refuse to select an identity there, so the only one will do. Which token was
+// refused somewhere (token_sha256_to_refresh) need not be read: revocations are
+// pushed to the agent.
 var fabric = dialect{
 	path: "/metadata/identity/oauth2/token",
 	versions: []version{

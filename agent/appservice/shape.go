@@ -1,7 +1,6 @@
 package appservice
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -29,7 +28,7 @@ type dialect struct {
 	path     string
 	versions []version // the first is what a request without a good one is read as
 	metadata bool      // wants "Metadata: true", which no tricked browser sends
-	alone    bool      // no selector means the only identity, as at 169.254.169.254, where SDKs send none
+	alone    bool      // no selector may mean the only identity, as at 169.254.169.254
 	refusal  func(err error, which innate.Selector) innate.Refusal
 	token    func(q question, t innate.Token, now time.Time) any
 	failure  func(no innate.Refusal, correlation string, now time.Time) any
@@ -55,14 +54,15 @@ func (s Shape) dialect() *dialect {
 	return nil
 }
 
-// version is the one that a request names.
-func (d *dialect) version(q endpoint.Query) (v version, known bool) {
+// version is the one that a request names; where there is none such, it has the
+// header of the first and no selectors.
+func (d *dialect) version(q endpoint.Query) version {
 	for _, v := range d.versions {
 		if v.name == q.Get("api-version") {
-			return v, true
+			return v
 		}
 	}
-	return d.versions[0], false
+	return version{header: d.versions[0].header}
 }
 
 func (d *dialect) badVersion() error {
@@ -71,7 +71,7 @@ func (d *dialect) badVersion() error {
 		names = append(names, v.name+" with the header "+strings.ToUpper(v.header))
 	}
 	return &innate.Refusal{Status: http.StatusBadRequest, Cause: errVersion,
-		Text: fmt.Sprintf("The parameter 'api-version' is required: %s", strings.Join(names, ", or "))}
+		Text: "The parameter 'api-version' is required: " + strings.Join(names, ", or ")}
 }
 
 // Environment is what the app's process is given so that SDKs find the endpoint,

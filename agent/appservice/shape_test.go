@@ -20,6 +20,7 @@ import (
 
 	"innate"
 	"innate/agent/appservice"
+	"innate/agent/caller"
 	"innate/agent/endpoint/endpointtest"
 )
 
@@ -139,7 +140,7 @@ func startArc(t testing.TB, c appservice.Config) *arc {
 	a := &arc{dir: filepath.Join(t.TempDir(), "below", "challenges")}
 	c.Shape, c.Challenges, c.Tokens = appservice.Arc, a.dir, tokenSource(anyOne)
 	c.Now = func() time.Time { return now.Add(time.Duration(a.later.Load())) }
-	if c.Generation.UID == 0 {
+	if c.Generation.UID == 0 { // root's files need no chown
 		c.Generation.UID = uint32(os.Getuid())
 	}
 	a.endpoint = start(t, c)
@@ -270,6 +271,38 @@ func TestAStrangerMakesNoChallenge(t *testing.T) {
 	if err != nil || len(files) > 0 {
 		t.Errorf("files %v, %v", files, err)
 	}
+}
+
+// A turncoat is the app until it is told to be somebody else.
+type turncoat struct {
+	*caller.Diag
+	uid atomic.Uint32
+}
+
+func (c *turncoat) Attest(conn *net.TCPConn) (caller.Facts, error) {
+	f, err := c.Diag.Attest(conn)
+	f.UID = c.uid.Load()
+	return f, err
+}
+
+func TestWhoeverReadsAnothersChallengeIsRefusedAndRaisesTheAlarm(t *testing.T) {
+	who := &turncoat{Diag: newDiag(t)}
+	who.uid.Store(60001)
+	a := startArc(t, appservice.Config{Attestor: who, Generation: appservice.Generation{UID: 60001, Proof: innate.UID}})
+	file, secret := a.challenge(t)
+	who.uid.Store(60002)
+	if got := a.get(t, secret).StatusCode; got != 403 {
+		t.Errorf("status %d, want 403", got)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("then: %v, want no file", err)
+	}
+	for _, ev := range a.events(t) {
+		if ev.Why == "right secret, wrong caller" && ev.Detail["uid"] == "60002" {
+			return
+		}
+	}
+	t.Error("no alarm")
 }
 
 // What an agent that was killed left is no secret any more.

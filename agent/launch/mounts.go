@@ -15,7 +15,7 @@ import (
 // need not exist: it is then made in what the program alone sees.
 type Shown struct{ Dir, At string }
 
-// show binds the directory to its place. The program may look at it, no more.
+// show binds the directory to its place.
 func (s Shown) show() error {
 	if err := makePlace(s.At); err != nil {
 		return fmt.Errorf("making %s: %w", s.At, err)
