@@ -229,12 +229,12 @@ func signedByRegistered(q *request, token *jwt.Token, r directory.Registration) 
 		if err != nil {
 			return fmt.Errorf("registered certificate %s of app %s: %w", registered.KeyID, r.Client, err)
 		}
+		if _, err := token.Verify(cert.PublicKey); err != nil {
+			return unproved(700027, "The client assertion failed signature validation with the certificate %s: %v", named, err)
+		}
 		if q.now.Before(registered.Start) || q.now.After(registered.End) || q.now.Before(cert.NotBefore) || q.now.After(cert.NotAfter) {
 			return unproved(7000222, "The certificate with thumbprint %s of app %s is good from %s to %s only: register a new one",
 				named, r.Client, cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
-		}
-		if _, err := token.Verify(cert.PublicKey); err != nil {
-			return unproved(700027, "The client assertion failed signature validation with the certificate %s: %v", named, err)
 		}
 		return nil
 	}

@@ -66,8 +66,7 @@ func BenchmarkFederated(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				rec := httptest.NewRecorder()
-				s.tokens.Handler().ServeHTTP(rec, request(tokenPath, "grant_type=client_credentials", "client_id="+string(s.client),
-					"client_assertion="+compact, "client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "scope="+vault+"/.default"))
+				s.tokens.Handler().ServeHTTP(rec, request(tokenPath, assertionForm(s.client, compact)...))
 				if rec.Code != 200 {
 					b.Fatal(rec.Body)
 				}

@@ -111,7 +111,7 @@ func (s settled) Unwrap() error { return s.error }
 // known is the client that has proved who it is, and may ask.
 func (s *Service) known(ctx context.Context, q *request) (caller, error) {
 	who, err := s.prove(ctx, q)
-	if err != nil {
+	if q.proved = err == nil; err != nil {
 		return caller{}, err
 	}
 	if !who.object.Enabled {

@@ -91,8 +91,7 @@ func TestOfManyRequestsWithOneAssertionOneSucceeds(t *testing.T) {
 					h = second.Handler()
 				}
 				rec := httptest.NewRecorder()
-				h.ServeHTTP(rec, request(tokenPath, "grant_type=client_credentials", "client_id="+string(client), "client_assertion="+compact,
-					"client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "scope="+vault+"/.default"))
+				h.ServeHTTP(rec, request(tokenPath, assertionForm(client, compact)...))
 				if rec.Code == 200 {
 					good.Add(1)
 				}

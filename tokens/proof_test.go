@@ -188,8 +188,12 @@ func (a assertion) compact(t testing.TB) string {
 // assert asks for a token with an assertion.
 func (w *world) assert(client innate.ClientID, compact string) answer {
 	w.t.Helper()
-	return w.post(tokenPath, "grant_type=client_credentials", "client_id="+string(client), "client_assertion="+compact,
-		"client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "scope="+vault+"/.default")
+	return w.post(tokenPath, assertionForm(client, compact)...)
+}
+
+func assertionForm(client innate.ClientID, compact string) []string {
+	return []string{"grant_type=client_credentials", "client_id=" + string(client), "client_assertion=" + compact,
+		"client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "scope=" + vault + "/.default"}
 }
 
 // valid is the claims of a good assertion.
@@ -288,6 +292,7 @@ func TestADoubtfulAssertionGetsNoToken(t *testing.T) {
 		"thumbprint not a string": {key, map[string]any{"x5t": 7}, nil, 401, "invalid_client", "700027"},
 		"thumbprint cut short":    {key, map[string]any{"x5t#S256": "AAAA"}, nil, 401, "invalid_client", "700027"},
 		"certificate has ended":   {ended, endedHeader, nil, 401, "invalid_client", "7000222"},
+		"of it, by a stranger":    {stranger, endedHeader, nil, 401, "invalid_client", "700027"}, // who is not told that it is registered still
 		"ended":                   {key, header, map[string]any{"nbf": w.now.Unix() - 900, "exp": w.now.Unix() - 301}, 401, "invalid_client", "700024"},
 		"not yet":                 {key, header, map[string]any{"nbf": w.now.Unix() + 301}, 401, "invalid_client", "700024"},
 		"longer than a day":       {key, header, map[string]any{"exp": w.now.Unix() + 86401}, 401, "invalid_client", "700024"},

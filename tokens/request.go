@@ -50,6 +50,7 @@ type request struct {
 
 	credential string // what kind of proof it is, and which: for the record
 	key        string
+	proved     bool              // it holds
 	federated  map[string]string // what the record says of a federated assertion
 }
 

@@ -26,8 +26,10 @@ import (
 //     failure beyond the limit is a 429 even so.
 //   - A client that proves itself at an address gets tokensOfClient.
 //   - Identities' certificates are not counted: the agent that holds them keeps
-//     tokens and is fair between its workloads. A certificate that is not one of
-//     ours counts as any failure does.
+//     tokens and is fair between its workloads. One that proves nobody, or
+//     nobody any more, counts as any failure does.
+//   - That an issuer's keys cannot be had counts too: anybody can name a key
+//     that it may yet publish.
 var (
 	failuresOfClient  = limit{0.5, 20}
 	failuresOfAddress = limit{5, 200}
@@ -162,10 +164,10 @@ func (t *throttle) spent(now time.Time, several ...counted) *excess {
 // many a 429.
 func (t *throttle) failed(q *request, err error) error {
 	var no *innate.Refusal
-	if !errors.As(err, &no) || no.Status >= http.StatusInternalServerError || no.Status == http.StatusTooManyRequests {
-		return err
+	if !errors.As(err, &no) || no.Status == http.StatusTooManyRequests {
+		return err // a fault of ours is no Refusal
 	}
-	if q.certificate != nil && q.key != "" {
+	if q.certificate != nil && q.proved {
 		return err // an identity's
 	}
 	t.mu.Lock()

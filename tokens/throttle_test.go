@@ -16,6 +16,7 @@ import (
 	"innate/audit"
 	"innate/ca"
 	"innate/directory"
+	"innate/store"
 )
 
 // from sends a form from an address, host:port.
@@ -335,5 +336,79 @@ func TestManyAskAtOnce(t *testing.T) {
 	}
 	if recorded > 200 {
 		t.Errorf("%d failures are recorded, want at most the limit of the address", recorded)
+	}
+}
+
+// Anybody can name a key that an issuer does not publish, and the answer is to
+// try again: the issuer may publish it yet.
+func TestAskingForKeysThatNobodyHasIsCounted(t *testing.T) {
+	s := startStranger(t)
+	s.claims(s.present(s.token(nil)))
+	for i := range 25 {
+		s.clock.move(time.Millisecond)
+		a := s.token(nil)
+		a.header = map[string]any{"kid": fmt.Sprint("nobody's", i)}
+		r := request(tokenPath, assertionForm(s.client, a.compact(t))...)
+		r.RemoteAddr = home
+		if a := s.send(s.world.tokens.Handler(), r); i >= 20 {
+			a.throttled()
+		} else if i >= 5 { // it was asked often enough for now
+			a.refused(503, "temporarily_unavailable", "90033")
+		}
+	}
+}
+
+func TestACertificateThatIsNoLongerHeldIsCounted(t *testing.T) {
+	w := start(t)
+	object := w.identity(app, false)
+	cert := w.certificate(object.ID, app, machine)
+	w.update(func(tx store.Tx) error { return directory.DropKeys(tx, object.ID, "", machine) })
+	for i := range 25 {
+		r := request(tokenPath, "grant_type=client_credentials", "client_id="+string(object.Client), "scope="+vault+"/.default")
+		r.RemoteAddr = home
+		if a := w.send(w.tokens.MutualHandler(), withCertificate(r, cert)); i >= 20 {
+			a.throttled()
+		} else {
+			a.refused(401, "invalid_client", "700027")
+		}
+	}
+}
+
+// Whoever is in front of us may say what it likes about where it comes from.
+func TestNoHeaderAboutForwardingIsBelieved(t *testing.T) {
+	w := start(t)
+	for i := range 25 {
+		r := request(tokenPath, asking("0f8fad5b-d9cb-469f-a165-70867728950e", "x")...)
+		r.RemoteAddr = home
+		for _, name := range []string{"X-Forwarded-For", "X-Real-Ip", "X-Azure-ClientIP", "Forwarded", "True-Client-Ip"} {
+			r.Header.Set(name, fmt.Sprintf("198.51.100.%d", i))
+		}
+		if a := w.send(w.tokens.Handler(), r); i >= 20 {
+			a.throttled()
+		} else if ev := w.last(); ev.Address != "192.0.2.1" {
+			t.Errorf("the record has the address %s", ev.Address)
+		}
+	}
+}
+
+// A client that is called by another spelling of its id, at another name of the
+// token endpoint, is the same client.
+func TestAClientIsCountedOnceUnderAllItsNames(t *testing.T) {
+	w := start(t)
+	const id = "0f8fad5b-d9cb-469f-a165-70867728950e"
+	paths := []string{tokenPath, "/adfs/oauth2/v2.0/token", "/ADFS/oauth2/token", "/" + domain + "/oauth2/v2.0/token", "/" + strings.ToUpper(tenant) + "/oauth2/token"}
+	for i := range 25 {
+		client := []string{id, strings.ToUpper(id)}[i%2]
+		r := request(paths[i%len(paths)], asking(innate.ClientID(client), "x")...)
+		if i%3 == 0 { // by HTTP Basic
+			r = request(paths[i%len(paths)], "grant_type=client_credentials", "scope="+vault+"/.default")
+			r.SetBasicAuth(client, "x")
+		}
+		r.RemoteAddr = home
+		if a := w.send(w.tokens.Handler(), r); i >= 20 {
+			a.throttled()
+		} else {
+			a.refused(400, "unauthorized_client", "700016")
+		}
 	}
 }
