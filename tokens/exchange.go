@@ -99,14 +99,18 @@ func (q *request) readTarget(form map[string]string) error {
 
 // exchange says whose token the actor gets: that of the subject of the token
 // it presents. That token must be good and have been made for the actor, which
-// must be allowed to act for the subject; its own it may always exchange. Were
-// any of this missing, whoever once saw a token could climb with it.
+// must be allowed to act for the subject; its own it may always exchange, where
+// it got it. Were any of this missing, whoever once saw a token could climb with it.
 func (s *Service) exchange(ctx context.Context, q *request, by caller) (caller, error) {
 	c, kid, err := s.presented(q)
 	if err != nil {
 		return caller{}, err
 	}
 	q.exchange.subject, q.exchange.tokenID = c.Object, c.TokenID
+	own := c.Object == by.object.ID
+	if !own && !s.owns(by.object, c.Audience) { // first: whoever merely saw a token does not learn how its subject is
+		return caller{}, badSubject("is for %s, which is no audience of app %s: a client exchanges what it was called with", shown(c.Audience), by.object.Client)
+	}
 	who, err := s.bearer(c, kid)
 	if err != nil {
 		return caller{}, badSubject("%v", err)
@@ -114,17 +118,28 @@ func (s *Service) exchange(ctx context.Context, q *request, by caller) (caller, 
 	if c.Actor.depth() >= mostActors {
 		return caller{}, badSubject("has been exchanged by %d clients, one after another, which is the most", mostActors)
 	}
-	if who.object.ID != by.object.ID {
-		if !s.owns(by.object, c.Audience) {
-			return caller{}, badSubject("is for %s, which is no audience of app %s: a client exchanges what it was called with", shown(c.Audience), by.object.Client)
-		}
-		if err := s.mayAct(ctx, q, by, who.object); err != nil {
-			return caller{}, err
-		}
+	if own {
+		who, err = who.asProvedBy(by)
+	} else {
+		err = s.mayAct(ctx, q, by, who.object)
+	}
+	if err != nil {
+		return caller{}, err
 	}
 	who.actor = &actor{Object: by.object.ID, Client: by.object.Client, Prior: c.Actor}
 	who.until = c.Expires
 	return who, nil
+}
+
+// asProvedBy is c, of a client's own token, when the client proves itself anew:
+// in the same place, and as surely as the weaker of the two proofs.
+func (c caller) asProvedBy(by caller) (caller, error) {
+	if !c.hosting.Equal(by.hosting) || !c.host.Equal(by.host) {
+		return caller{}, badSubject("was given to the client where it runs as %s on %s, and it asks from elsewhere: it must get one there",
+			shown(string(c.hosting)), shown(string(c.host)))
+	}
+	c.acr, c.assurance = min(c.acr, by.acr), min(c.assurance, by.assurance)
+	return c, nil
 }
 
 // presented reads the subject token of q: one that this service signed with a

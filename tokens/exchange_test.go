@@ -2,6 +2,7 @@ package tokens_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -345,6 +346,65 @@ func TestAWorkloadExchangesItsOwnTokenWithoutARole(t *testing.T) {
 	if len(s.asked) > 0 {
 		t.Error("a role was asked for")
 	}
+}
+
+// Of a workload that runs in two places, what one was given is of no use to the other.
+func TestAWorkloadsOwnTokenIsExchangedOnlyWhereItGotIt(t *testing.T) {
+	s := openShop(t)
+	shared := s.identity(group+"Microsoft.ManagedIdentity/userAssignedIdentities/Id1", true)
+	here := s.certificate(shared.ID, app, machine)
+	client := "client_id=" + string(shared.Client)
+	token := s.present(here, "grant_type=client_credentials", client, "scope="+vault+"/.default", "assurance=device").member("access_token")
+	swap := []string{"grant_type=" + exchangeGrant, client, "subject_token=" + token, "subject_token_type=" + accessToken, "scope=https://storage.azure.com/.default"}
+
+	s.present(s.certificate(shared.ID, app, machine+"2"), swap...).refused(400, "invalid_request", "50013")
+	s.present(s.certificate(shared.ID, app+"2", machine), swap...).refused(400, "invalid_request", "50013")
+	got := s.claims(s.present(here, append(swap, "assurance=uid")...))
+	if got["xms_az_rid"] != strings.Replace(string(app), "resourceGroups", "resourcegroups", 1) || got["innate_assurance"] != "uid" {
+		t.Errorf("it runs at %v, assurance %v; want it as surely as it proved itself now", got["xms_az_rid"], got["innate_assurance"])
+	}
+}
+
+func TestASecretMakesNoTokenOfAKey(t *testing.T) {
+	s := openShop(t)
+	key := newKey(t)
+	sum := sha256.Sum256(s.certify(s.orders.Client, key, noon.Add(-time.Hour), noon.Add(time.Hour)))
+	byKey := s.assert(s.orders.Client, assertion{key, jwt.ES256,
+		map[string]any{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:])}, s.valid(s.orders.Client)}.compact(t))
+	if got := s.claims(byKey)["appidacr"]; got != "2" {
+		t.Fatalf("appidacr %v", got)
+	}
+	if got := s.claims(s.swap(s.orders, byKey.member("access_token")))["appidacr"]; got != "1" {
+		t.Errorf("proved by a secret, it has appidacr %v", got)
+	}
+}
+
+// Whoever merely saw a token is told that it is not for it, and no more.
+func TestWhatBecameOfASubjectIsToldToItsServiceAlone(t *testing.T) {
+	s := openShop(t)
+	other := s.proven(directory.Registration{Name: "other", IdentifierURIs: []string{"api://other"}})
+	token := s.called("api://orders")
+	want := s.swap(other, token).member("error_description")
+	s.enable(s.web.ID, false)
+	got := s.swap(other, token).member("error_description")
+	if text, _, _ := strings.Cut(want, " Trace ID"); !strings.HasPrefix(got, text) {
+		t.Errorf("got  %s\nwant %s", got, text)
+	}
+}
+
+// An exchanged token is shown to services. Were it taken as the proof of another
+// client, its bearer would have a token with a life of its own, and no act in it.
+func TestAnExchangedTokenProvesNoOtherClient(t *testing.T) {
+	s := openShop(t)
+	const cloud = directory.FederatedAudience
+	s.register(directory.Registration{Name: "exchange", IdentifierURIs: []string{cloud}})
+	r, object := s.register(directory.Registration{Name: "elsewhere"})
+	s.federate(object.ID, directory.FederatedCredential{Issuer: login + "/" + tenant + "/", Subject: string(s.web.ID)})
+
+	s.claims(s.assert(r.Client, s.called(cloud)))
+	swapped := s.swap(s.orders, s.called("api://orders"), "scope="+cloud+"/.default")
+	s.claims(swapped)
+	s.assert(r.Client, swapped.member("access_token")).refused(401, "invalid_client", "700027")
 }
 
 func TestActorsAreNestedAndAtMostFour(t *testing.T) {

@@ -157,6 +157,9 @@ func (s *Service) alive(a *assertion) error {
 	if err := json.Unmarshal(a.token.Unverified(), &c); err != nil {
 		return unproved(700027, "The client assertion is a token of this platform whose claims cannot be read")
 	}
+	if c.Actor != nil { // what proves the bearer to a service that it calls does not make another client of it
+		return unproved(700027, "The client assertion is a token of this platform that was exchanged: its bearer is not its subject, whose own token is wanted")
+	}
 	if _, err := s.bearer(c, a.token.KeyID); err != nil {
 		return unproved(700027, "The client assertion is a token of this platform that %v", err)
 	}
