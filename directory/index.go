@@ -18,7 +18,7 @@ type index struct {
 	byUPN         map[string]*Object // lower-case
 	registrations map[innate.ClientID]*Registration
 	byID          map[innate.ObjectID]*Registration // application object
-	byURI         map[string]*Registration          // as uriKey spells it
+	byURI         map[string]*Registration          // as URIKey spells it
 	held          map[innate.ObjectID][]*Key
 	holders       map[string]*Key                       // thumbprint
 	memberOf      map[innate.ObjectID][]innate.ObjectID // direct
@@ -89,7 +89,7 @@ func (x *index) registration(row string, r *Registration) {
 	if old, ok := x.registrations[client]; ok {
 		delete(x.byID, old.ID)
 		for _, uri := range old.IdentifierURIs {
-			if key := uriKey(uri); x.byURI[key] == old { // it may have gone to another in the same commit
+			if key := URIKey(uri); x.byURI[key] == old { // it may have gone to another in the same commit
 				delete(x.byURI, key)
 			}
 		}
@@ -101,7 +101,7 @@ func (x *index) registration(row string, r *Registration) {
 	x.registrations[client] = r
 	x.byID[r.ID] = r
 	for _, uri := range r.IdentifierURIs {
-		x.byURI[uriKey(uri)] = r
+		x.byURI[URIKey(uri)] = r
 	}
 }
 
@@ -226,7 +226,7 @@ func (d *Directory) Audience(uri string) (Registration, bool) {
 	if client, ok := clientOf(uri); ok {
 		return d.Registration(client)
 	}
-	return get(d.index, d.index.byURI, uriKey(uri))
+	return get(d.index, d.index.byURI, URIKey(uri))
 }
 
 // Holder returns who holds the certificate with that SHA-256 thumbprint (hex).

@@ -68,7 +68,7 @@ type Certificate struct {
 
 const (
 	registrations store.Table[Registration]    = "directory/registrations/" // client id
-	uris          store.Table[innate.ClientID] = "directory/uris/"          // identifier URI as uriKey spells it
+	uris          store.Table[innate.ClientID] = "directory/uris/"          // identifier URI as URIKey spells it
 )
 
 // maxCredentials bounds the secrets, and the certificates, of one registration.

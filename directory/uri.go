@@ -14,17 +14,17 @@ const (
 	maxURIs = 50
 )
 
-// uriKey is an identifier URI in the form that compares: without one trailing
-// slash, scheme and host in lower case.
-func uriKey(uri string) string {
+// URIKey is an identifier URI, or a client id, in the form that compares: without
+// one trailing slash, scheme and host in lower case (managed-identity-endpoints §5.1).
+func URIKey(uri string) string {
 	uri = strings.TrimSuffix(uri, "/")
-	scheme, rest, ok := strings.Cut(uri, "://")
+	scheme, after, ok := strings.Cut(uri, "://")
 	if !ok {
-		return uri
+		return strings.ToLower(uri)
 	}
-	host, path, _ := strings.Cut(rest, "/")
+	host, path, slash := strings.Cut(after, "/")
 	key := strings.ToLower(scheme + "://" + host)
-	if path != "" {
+	if slash {
 		key += "/" + path
 	}
 	return key
@@ -32,7 +32,7 @@ func uriKey(uri string) string {
 
 // clientOf is the client id that api://{client id} or a bare GUID names.
 func clientOf(audience string) (innate.ClientID, bool) {
-	id, err := innate.ParseGUID(strings.TrimPrefix(uriKey(audience), "api://"))
+	id, err := innate.ParseGUID(strings.TrimPrefix(URIKey(audience), "api://"))
 	return innate.ClientID(id), err == nil
 }
 
@@ -45,6 +45,8 @@ func checkURI(uri string) error {
 		return bad("'%s' is no identifier URI: want a scheme and a host, such as api://orders or https://orders.example.org, and no query or fragment.", uri)
 	case strings.Contains(uri, "*") || strings.ContainsAny(uri, " \\"):
 		return bad("The identifier URI '%s' has a wildcard, a space or a backslash.", uri)
+	case strings.HasSuffix(uri, "//"): // beside another's URI, which clients send with a slash of their own
+		return bad("The identifier URI '%s' ends in two slashes.", uri)
 	}
 	return nil
 }
@@ -56,7 +58,7 @@ func claimURIs(tx store.Tx, client innate.ClientID, old, now []string) error {
 		return bad("The application has %d identifier URIs: want at most %d.", len(now), maxURIs)
 	}
 	for _, uri := range old {
-		uris.Delete(tx, uriKey(uri))
+		uris.Delete(tx, URIKey(uri))
 	}
 	for _, uri := range now {
 		if err := checkURI(uri); err != nil {
@@ -65,14 +67,14 @@ func claimURIs(tx store.Tx, client innate.ClientID, old, now []string) error {
 		if named, ok := clientOf(uri); ok && named != client {
 			return taken("The identifier URI '%s' is that of the application with this appId.", uri)
 		}
-		holder, ok, err := uris.Get(tx, uriKey(uri))
+		holder, ok, err := uris.Get(tx, URIKey(uri))
 		if err != nil {
 			return err
 		}
 		if ok && holder != client {
 			return taken("Another application has the identifier URI '%s'.", uri)
 		}
-		if err := uris.Put(tx, uriKey(uri), client); err != nil {
+		if err := uris.Put(tx, URIKey(uri), client); err != nil {
 			return err
 		}
 	}

@@ -49,7 +49,7 @@ func byURI(services []FirstParty) map[string]*FirstParty {
 	index := map[string]*FirstParty{}
 	for i := range services {
 		for _, name := range append(slices.Clone(services[i].URIs), string(services[i].ID)) {
-			if key := uriKey(name); index[key] == nil {
+			if key := directory.URIKey(name); index[key] == nil {
 				index[key] = &services[i]
 			}
 		}
@@ -59,23 +59,7 @@ func byURI(services []FirstParty) map[string]*FirstParty {
 
 // FirstParty reports whether uri names a service of the platform, so that no
 // registration may take it for its own.
-func (s *Service) FirstParty(uri string) bool { return s.services[uriKey(uri)] != nil }
-
-// uriKey is an identifier URI in the form that compares: without one trailing
-// slash, scheme and host in lower case (managed-identity-endpoints §5.1).
-func uriKey(uri string) string {
-	uri = strings.TrimSuffix(uri, "/")
-	scheme, after, ok := strings.Cut(uri, "://")
-	if !ok {
-		return strings.ToLower(uri)
-	}
-	host, path, slash := strings.Cut(after, "/")
-	key := strings.ToLower(scheme + "://" + host)
-	if slash {
-		key += "/" + path
-	}
-	return key
-}
+func (s *Service) FirstParty(uri string) bool { return s.services[directory.URIKey(uri)] != nil }
 
 // An audience is the service that a token is for.
 type audience struct {
@@ -91,7 +75,7 @@ type audience struct {
 // exactly what was asked for, slash included: that is what its verifier was
 // told to expect.
 func (s *Service) audience(resource string) (audience, error) {
-	if own := s.services[uriKey(resource)]; own != nil {
+	if own := s.services[directory.URIKey(resource)]; own != nil {
 		return audience{value: resource, version: 1, alg: jwt.RS256, id: own.ID, challenges: own.Challenges}, nil
 	}
 	r, ok := s.config.Directory.Audience(resource)

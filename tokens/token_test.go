@@ -153,7 +153,11 @@ func TestTheAudienceIsAsItWasAskedFor(t *testing.T) {
 func TestAnUnknownAudienceIsRefusedWithAdvice(t *testing.T) {
 	w := start(t)
 	client, secret := w.application()
-	for _, resource := range []string{"https://example.org", "https://vault.azure.net.example.org", "https://vault.azure.net//", "api://nobody", "x"} {
+	w.register(directory.Registration{Name: "orders", IdentifierURIs: []string{"https://orders.innate.test", "api://orders"}})
+	for _, resource := range []string{
+		"https://example.org", "https://vault.azure.net.example.org", "https://vault.azure.net//", "api://nobody", "x",
+		"https://orders.innate.test//", "api://orders//", "api://" + string(client) + "//", // one slash is passed over, not two
+	} {
 		a := w.post(tokenPath, "grant_type=client_credentials", "client_id="+string(client), "client_secret="+secret, "scope="+resource+"/.default")
 		a.refused(400, "invalid_resource", "500011")
 		if !strings.Contains(a.member("error_description"), "innate services") || !strings.Contains(a.body, resource) {

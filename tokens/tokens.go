@@ -127,7 +127,7 @@ func (c *Config) check() error {
 type Service struct {
 	config     Config
 	keys       *ring
-	services   map[string]*FirstParty // by identifier URI as uriKey spells it, and by app id
+	services   map[string]*FirstParty // by identifier URI as directory.URIKey spells it, and by app id
 	assertable map[string]bool        // what an assertion may have as aud, in lower case
 	issuers    *discovery.Issuers     // of federated credentials
 	peers      peers
