@@ -200,6 +200,10 @@ func TestCertificatesOfAnApplication(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -224,6 +228,8 @@ func TestCertificatesOfAnApplication(t *testing.T) {
 		"garbage":         keys(key([]byte("garbage"))),
 		"Ed25519":         keys(key(selfSigned(t, ed.Public(), ed))),
 		"a small RSA key": keys(key(selfSigned(t, &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1023), E: 65537}, ec))),
+		"a huge RSA key":  keys(key(selfSigned(t, &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 8192), E: 65537}, ec))),
+		"P-384":           keys(key(selfSigned(t, p384.Public(), p384))), // ES256 is by P-256
 		"no key":          keys(map[string]any{"keyId": "no-such"}),
 		"no base64":       keys(map[string]any{"key": "%%%"}),
 		"too many":        map[string]any{"keyCredentials": slices.Repeat([]map[string]any{key(good)}, 51)},

@@ -3,6 +3,7 @@ package directory
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -198,6 +199,13 @@ func AddCertificate(tx store.Tx, client innate.ClientID, der []byte) (Certificat
 	return c, err
 }
 
+// Bounds for the RSA key of a certificate, in bits. A signature of a larger one
+// takes long to check, and it is strangers who send signatures.
+const (
+	minRSA = 2048
+	maxRSA = 8192
+)
+
 func newCertificate(der []byte) (Certificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -205,10 +213,13 @@ func newCertificate(der []byte) (Certificate, error) {
 	}
 	switch key := c.PublicKey.(type) {
 	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits < 2048 {
-			return Certificate{}, bad("The certificate has an RSA key of %d bits: want at least 2048.", bits)
+		if bits := key.N.BitLen(); bits < minRSA || bits > maxRSA {
+			return Certificate{}, bad("The certificate has an RSA key of %d bits: want %d to %d.", bits, minRSA, maxRSA)
 		}
 	case *ecdsa.PublicKey:
+		if key.Curve != elliptic.P256() {
+			return Certificate{}, bad("The certificate has an ECDSA key on %s: want P-256, since assertions are signed by ES256.", key.Params().Name)
+		}
 	default:
 		return Certificate{}, bad("The certificate has a key of type %s: want RSA or ECDSA.", c.PublicKeyAlgorithm)
 	}
