@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // An Expression says which tokens of an issuer a federated credential admits,
@@ -13,7 +14,8 @@ import (
 //
 // All clauses must hold. eq compares whole strings, case-sensitively; matches
 // takes a glob, for sub alone, where * stands for any characters and ? for one,
-// neither for ':' or '/': a pattern for one repository never admits another.
+// neither for ':' or '/': a pattern for one repository never admits another. No
+// pattern admits a subject of more than 600 characters.
 type Expression []Clause
 
 // A Clause is one condition on one claim.
@@ -138,8 +140,8 @@ func (c Clause) Holds(claim json.RawMessage) bool {
 	if !ok {
 		return false
 	}
-	if c.Glob {
-		return globMatches(c.Want, value)
+	if c.Glob { // what is too long for the subject of a credential is so for a pattern: the time that matching takes is bounded
+		return utf8.RuneCountInString(value) <= maxFederatedField && globMatches(c.Want, value)
 	}
 	return value == c.Want
 }

@@ -62,6 +62,9 @@ func TestAnExpressionAdmitsOnlyWhatAllItsClausesSay(t *testing.T) {
 		{`claims['sub'] matches 'a\*'`, `{"sub":"a\\b"}`, true},   // nothing escapes a star
 		{`claims['sub'] matches 'é'`, `{"sub":"e\u0301"}`, false}, // composed and decomposed are different characters
 
+		{`claims['sub'] matches 'é*'`, `{"sub":"` + strings.Repeat("é", 600) + `"}`, true},
+		{`claims['sub'] matches 'é*'`, `{"sub":"` + strings.Repeat("é", 601) + `"}`, false}, // no credential could have it as its subject
+
 		{`claims['sub'] eq 'a*'`, `{"sub":"a*"}`, true},
 		{`claims['sub'] eq 'a*'`, `{"sub":"ab"}`, false}, // eq knows no wildcard
 		{`claims['sub'] eq 'it''s'`, `{"sub":"it's"}`, true},

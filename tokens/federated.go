@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func (s *Service) admit(ctx context.Context, principal directory.Object, a *asse
 		return "", err
 	}
 	subject, audience := false, false // some credential is for it; and for both
-	for _, p := range s.candidates(principal.ID, a) {
+	for p := range s.candidates(principal.ID, a) {
 		clauses := a.heldTo(p)
 		if !slices.ContainsFunc(clauses, Clause.fails) {
 			return p.Name, nil
@@ -94,19 +95,20 @@ func (s *Service) admit(ctx context.Context, principal directory.Object, a *asse
 // candidates are the credentials of principal that a might satisfy: the one for
 // exactly its issuer and subject, found in one step, then those with an
 // expression for its issuer.
-func (s *Service) candidates(principal innate.ObjectID, a *assertion) (all []directory.Pattern) {
+func (s *Service) candidates(principal innate.ObjectID, a *assertion) iter.Seq[directory.Pattern] {
 	d := s.config.Directory
-	if c, ok := d.FederatedExact(principal, a.issuer, a.subject); ok {
-		if p, ok := c.Pattern(); ok {
-			all = append(all, p)
+	return func(yield func(directory.Pattern) bool) {
+		if c, ok := d.FederatedExact(principal, a.issuer, a.subject); ok {
+			if p, ok := c.Pattern(); ok && !yield(p) {
+				return
+			}
+		}
+		for _, p := range d.FederatedPatterns(principal) {
+			if p.Issuer == a.issuer && !yield(p) {
+				return
+			}
 		}
 	}
-	for _, p := range d.FederatedPatterns(principal) {
-		if p.Issuer == a.issuer {
-			all = append(all, p)
-		}
-	}
-	return all
 }
 
 // heldTo holds a to what p wants, clause by clause. Comparison is of whole
