@@ -123,6 +123,9 @@ func (s *Service) answerNo(w http.ResponseWriter, r *http.Request, q *request, n
 	if no.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(no.RetryAfter.Seconds())))
 	}
+	if no.Status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", http.MethodPost)
+	}
 	if no.Status == http.StatusUnauthorized && q.basic { // RFC 6749 §5.2
 		w.Header().Set("WWW-Authenticate", `Basic realm="`+string(s.config.Tenant)+`"`)
 	}

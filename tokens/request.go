@@ -164,12 +164,10 @@ func (s *Service) readGrant(q *request, form map[string]string) error {
 // checkQuery refuses credentials where every proxy and log on the way sees
 // them; whatever else is in the query is passed over.
 func checkQuery(u *url.URL) error {
-	if u.RawQuery == "" {
-		return nil
-	}
-	query := u.Query()
-	for _, name := range []string{"client_secret", "client_assertion", "assertion", "password", "refresh_token", "subject_token", "actor_token"} {
-		if query.Has(name) {
+	for pair := range strings.SplitSeq(u.RawQuery, "&") { // url.ParseQuery leaves out a value that is not well formed
+		name, _, _ := strings.Cut(pair, "=")
+		switch name, _ = url.QueryUnescape(name); name {
+		case "client_secret", "client_assertion", "assertion", "password", "refresh_token", "subject_token", "actor_token":
 			return invalid("The query of the URL has %s: credentials belong in the body. Take the one that was sent out of use, since logs may have it", name)
 		}
 	}
@@ -210,6 +208,9 @@ func parseForm(body string) (map[string]string, error) {
 
 // readClient reads who asks: client_id, or the user of HTTP Basic.
 func (q *request) readClient(r *http.Request, form map[string]string) error {
+	if len(r.Header.Values("Authorization")) > 1 {
+		return invalid("The request has several Authorization headers: want one or none")
+	}
 	id := form["client_id"]
 	if user, password, ok := r.BasicAuth(); ok {
 		// RFC 6749 §2.3.1: both are form-encoded before they are joined.

@@ -192,6 +192,7 @@ func TestTheTokenRequestIsReadStrictly(t *testing.T) {
 		"unknown twice":        {tokenPath, []string{grant, id, sec, scope, "x=1", "x=2"}, "invalid_request", "9002313"},
 		"two proofs":           {tokenPath, []string{grant, id, sec, scope, "client_assertion=x"}, "invalid_request", "9002313"},
 		"secret in the query":  {tokenPath + "?client_secret=x", []string{grant, id, sec, scope}, "invalid_request", "9002313"},
+		"not well formed":      {tokenPath + "?client%5fsecret=x%zz;", []string{grant, id, sec, scope}, "invalid_request", "9002313"},
 		"assertion in a query": {tokenPath + "?client_assertion=x", []string{grant, id, sec, scope}, "invalid_request", "9002313"},
 		"another tenant":       {"/00000000-0000-0000-0000-000000000001/oauth2/v2.0/token", []string{grant, id, sec, scope}, "invalid_request", "90002"},
 		"common":               {"/common/oauth2/v2.0/token", []string{grant, id, sec, scope}, "invalid_request", "90002"},
