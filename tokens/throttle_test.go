@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -272,14 +273,23 @@ func TestAThrottlingIsRecordedWhenItBeginsAndOnceAMinute(t *testing.T) {
 func TestMemoryIsBoundedHoweverManyFail(t *testing.T) {
 	w := start(t)
 	handler := w.tokens.Handler()
-	r, next := raw(tokenPath, ""), 0
-	r.Header.Del("Content-Type") // refused for that, again and again
+	var next atomic.Uint32
+	// fail asks from n addresses, many at a time: the audit log is written for all of them at once.
 	fail := func(n int) {
-		for range n {
-			r.RemoteAddr = fmt.Sprintf("[2001:db9:%x:%x::1]:1", next>>16, next&0xffff)
-			next++
-			handler.ServeHTTP(httptest.NewRecorder(), r)
+		const atOnce = 250
+		var all sync.WaitGroup
+		for range atOnce {
+			all.Go(func() {
+				r := raw(tokenPath, "")
+				r.Header.Del("Content-Type") // refused for that, again and again
+				for range n / atOnce {
+					i := next.Add(1)
+					r.RemoteAddr = fmt.Sprintf("[2001:db9:%x:%x::1]:1", i>>16, i&0xffff)
+					handler.ServeHTTP(httptest.NewRecorder(), r)
+				}
+			})
 		}
+		all.Wait()
 	}
 	heap := func() int {
 		var m runtime.MemStats
