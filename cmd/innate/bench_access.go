@@ -97,7 +97,7 @@ func (b *bench) openRolebook(ctx context.Context, n int) (_ *rolebook, err error
 	book := &rolebook{close: func() error { return errors.Join(db.Close(), log.Close()) }}
 	defer func() {
 		if err != nil {
-			book.close()
+			err = errors.Join(err, book.close())
 		}
 	}()
 	tenant := innate.TenantID(innate.NewGUID())

@@ -199,6 +199,7 @@ func (t *talk) first() (http.Header, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, mostValue))
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", resp.Status, refusalText(body))
@@ -214,7 +215,9 @@ func (t *talk) until(end time.Time) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		_, err = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if err != nil {
 			return n, err
 		}
 		if resp.StatusCode != http.StatusOK {

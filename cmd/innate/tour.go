@@ -376,8 +376,12 @@ func (t *tour) remove(ctx context.Context) error {
 	if err := a.ARM(ctx, http.MethodDelete, string(t.app), nil, nil); err != nil {
 		return err
 	}
-	if err := a.Graph(ctx, http.MethodGet, "/v1.0/servicePrincipals/"+string(t.identity.Principal), nil, nil); !admin.IsNotFound(err) {
-		return fmt.Errorf("its service principal: want 404, got %v", err)
+	err := a.Graph(ctx, http.MethodGet, "/v1.0/servicePrincipals/"+string(t.identity.Principal), nil, nil)
+	if err == nil {
+		return errors.New("its service principal is still there")
+	}
+	if !admin.IsNotFound(err) {
+		return fmt.Errorf("its service principal: want 404: %w", err)
 	}
 	t.tell("its service principal   gone")
 	left, err := admin.Pages[assignment](ctx, a, string(t.vault)+authorization+"roleAssignments")
