@@ -30,6 +30,7 @@ import (
 
 const (
 	headerTimeout = 10 * time.Second
+	bodyTimeout   = 30 * time.Second // longer than any handler takes to answer a request with a body
 	idleTimeout   = 2 * time.Minute
 	grace         = 5 * time.Second // for requests in flight when the server stops
 	leafLife      = 90 * 24 * time.Hour
@@ -38,7 +39,7 @@ const (
 // serveTLS serves the mux on the listener until ctx ends.
 func (s *Server) serveTLS(ctx context.Context) error {
 	srv := &http.Server{
-		Handler:           s.survive(sameName(s.mux)),
+		Handler:           s.survive(endBodies(sameName(s.mux))),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
@@ -143,6 +144,18 @@ func (s *Server) survive(next http.Handler) http.Handler {
 				rest.WriteError(w, r, rest.Errorf(http.StatusInternalServerError, "InternalServerError", "this is a fault of the server; its log says more"))
 			}
 		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// endBodies gives up on a body that does not come to its end: any stranger could
+// keep a connection by one. Server.ReadTimeout would also end the feed, and what
+// else is answered slowly.
+func endBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
 		next.ServeHTTP(w, r)
 	})
 }
