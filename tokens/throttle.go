@@ -14,14 +14,14 @@ import (
 )
 
 // The limits of the token endpoint (managed-identity-endpoints §4.6). A workload
-// that behaves meets none of them, whatever its neighbours do, so what is
-// counted is failures: refusals of a proof or of a request. An address is that
-// of the connection; no header about forwarding is believed.
+// that behaves meets none of them while it has a token, whatever its neighbours
+// do, so what is counted is failures: refusals of a proof or of a request. An
+// address is that of the connection; no header about forwarding is believed.
 //
 //   - A client at an address may fail failuresOfClient, an address (an IPv6 /64)
 //     failuresOfAddress. Beyond either the answer is 429, before any proof is
 //     looked at. A request that names no client counts against its address alone.
-//   - A client that got a token from that address within the last hour is always
+//   - A client that got a token from that address, and may have it still, is always
 //     looked at: its proof tells it from a neighbour that uses its name. A
 //     failure beyond the limit is a 429 even so.
 //   - A client that proves itself at an address gets tokensOfClient.
@@ -36,8 +36,9 @@ var (
 	tokensOfClient    = limit{50, 1000}
 )
 
-// trusted is how long a token got says that the client is at that address.
-const trusted = time.Hour
+// trusted is how long a token got says that the client is at that address: until
+// whoever keeps the longest of tokens to its end has asked for the next.
+const trusted = time.Duration(longestLife) + time.Hour
 
 // mostCounted bounds how many clients and addresses are remembered, of those
 // that failed and of those that succeeded each: below 20 MB in all.
