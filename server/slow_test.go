@@ -66,8 +66,10 @@ func TestABodyThatDoesNotEndIsGivenUp(t *testing.T) {
 		go func() { ended <- s.Run(ctx) }()
 		c := tls.Client(p.dial(), trust(s, "login."+domain))
 		c.SetDeadline(time.Now().Add(10 * time.Minute))
+		var writing sync.WaitGroup
 		defer func() {
 			c.Close()
+			writing.Wait()
 			stop()
 			if err := <-ended; err != nil {
 				t.Errorf("the server ended with: %v", err)
@@ -76,14 +78,14 @@ func TestABodyThatDoesNotEndIsGivenUp(t *testing.T) {
 
 		fmt.Fprintf(c, "POST /%s/oauth2/v2.0/token HTTP/1.1\r\nHost: login.%s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\n", s.Platform.Tenant, domain)
 		began := time.Now()
-		go func() { // a byte every few seconds keeps no place
+		writing.Go(func() { // a byte every few seconds keeps no place
 			for range 30 {
 				if _, err := c.Write([]byte("a")); err != nil {
 					return
 				}
 				time.Sleep(5 * time.Second)
 			}
-		}()
+		})
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
 			t.Fatal(err)
