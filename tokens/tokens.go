@@ -179,6 +179,7 @@ func (s *Service) Handler() http.Handler {
 	mux.HandleFunc("GET /{tenant}/discovery/keys", s.serveKeys(1))
 	mux.HandleFunc("GET /{tenant}/discovery/v2.0/keys", s.serveKeys(2))
 	mux.HandleFunc("GET /common/discovery/instance", s.serveInstance)
+	mux.HandleFunc("GET /error", serveError)
 	mux.HandleFunc("/", s.notServed)
 	return mux
 }
