@@ -25,11 +25,11 @@ func TestAHostIsToldWhatInstanceMetadataShowsOfAVM(t *testing.T) {
 	})
 	r, _ := w.joined(node1).feed()
 	want := map[string]string{
-		"compute.host.id":                                 string(node1),
-		"compute.vmSize":                                  "Standard_B1s",
-		"compute.zone":                                    "2",
-		"compute.plan.name":                               "p",
-		"compute.osProfile.computerName":                  "front",
+		"compute.host.id":                string(node1),
+		"compute.vmSize":                 "Standard_B1s",
+		"compute.zone":                   "2",
+		"compute.plan.name":              "p",
+		"compute.osProfile.computerName": "front",
 		"compute.osProfile.disablePasswordAuthentication": "true",
 		"compute.storageProfile.osDisk.diskSizeGB":        "30",
 	}
