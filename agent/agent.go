@@ -15,7 +15,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,17 +37,18 @@ const (
 
 // Config says what an Agent needs. State and Runtime are required.
 type Config struct {
-	State    string        // directory, 0700: what Join wrote, the uid map, the audit log
-	Runtime  string        // directory, 0711: agent.sock
-	Dev      bool          // quickstart and dev: secret-only will do, and the agent's own uid may run apps
-	Hosts    string        // file that apps see as /etc/hosts; empty: the system's
-	Hide     []string      // directories that apps see empty
-	Env      []string      // further variables for apps; an app's own settings win
-	Cgroups  string        // what the name of the cgroup subtree begins with; empty means "innate-"
-	UIDBase  uint32        // apps' uids begin above it when the agent is root; 0 means 1 900 000 000
-	TakeOver bool          // VMs may be served in the agent's own network namespace: hides the cloud's metadata service
-	Grace    time.Duration // between an app's SIGTERM and SIGKILL; 0 means 5 s
-	Stub     []string      // see launch.Spec
+	State    string                       // directory, 0700: what Join wrote, the uid map, the audit log
+	Runtime  string                       // directory, 0711: agent.sock
+	Dev      bool                         // quickstart and dev: secret-only will do, and the agent's own uid may run apps
+	Hosts    string                       // file that apps see as /etc/hosts; empty: the system's
+	Hide     []string                     // directories that apps see empty
+	Env      []string                     // further variables for apps; an app's own settings win
+	Cgroups  string                       // what the name of the cgroup subtree begins with; empty means "innate-"
+	UIDBase  uint32                       // apps' uids begin above it when the agent is root; 0 means 1 900 000 000
+	TakeOver bool                         // VMs may be served in the agent's own network namespace: hides the cloud's metadata service
+	Grace    time.Duration                // between an app's SIGTERM and SIGKILL; 0 means 5 s
+	Stub     []string                     // see launch.Spec
+	NewDiag  func() (*caller.Diag, error) // asks the kernel about callers; nil means caller.NewDiag
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -81,6 +81,9 @@ func New(c Config) (*Agent, error) {
 	}
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
+	}
+	if c.NewDiag == nil {
+		c.NewDiag = caller.NewDiag
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -179,48 +182,6 @@ func (a *Agent) changed(was, now *client.Placement) {
 	}
 }
 
-// A host is what this machine lets the agent do and prove.
-type host struct {
-	assurance innate.Assurance
-	why       error // why not a better one; nil for the best
-
-	cgroups *launch.Cgroups // nil: none may be made
-	process string          // directory above it, which other agents of this process share
-	diag    *caller.Diag    // nil: nothing can be asked of the kernel
-	mounts  error           // why apps cannot have a mount namespace; nil when they can
-	swept   error           // what an earlier agent left and could not be removed; nothing depends on it
-}
-
-// look finds out, never by the kernel's version (host-attestation §10).
-func look(c Config) *host {
-	h := &host{assurance: innate.SecretOnly}
-	own, err := launch.OwnCgroup()
-	if err != nil {
-		h.why = err
-	}
-	probed, err := caller.Probe(own)
-	h.why = errors.Join(h.why, err)
-	if probed > innate.SecretOnly {
-		if h.diag, err = caller.NewDiag(); err != nil {
-			h.why = errors.Join(h.why, err)
-			probed = innate.SecretOnly
-		}
-	}
-	if os.Getuid() != 0 {
-		h.why = errors.Join(h.why, fmt.Errorf("the agent is uid %d: apps run under it too, and one uid is one domain", os.Getuid()))
-		probed = innate.SecretOnly
-	}
-	if err := h.openCgroups(c.Cgroups); err != nil {
-		h.why = errors.Join(h.why, err)
-		probed = min(probed, innate.UID)
-	}
-	h.assurance = probed
-	if os.Getuid() != 0 && (c.Hosts != "" || len(c.Hide) > 0) {
-		h.mounts = launch.UserNamespaces(c.Stub)
-	}
-	return h
-}
-
 // openCgroups makes a subtree of this agent's own below one of this process's
 // own, whose name tells the next run when it may be swept away. Whether cgroups
 // may be made is found out by making one.
@@ -247,7 +208,12 @@ func (h *host) openCgroups(prefix string) error {
 
 // describe says at the start what can be proved here, and what cannot be done.
 func (h *host) describe(log *slog.Logger) {
-	log.Info("callers of apps are proved", "assurance", h.assurance, "notBetterBecause", h.why)
+	log.Info("callers of apps are proved", "assurance", h.assurance, "notBetterBecause", h.why())
+	for _, c := range h.capabilities() {
+		if c.Note != "" {
+			log.Info("a proof of callers", "assurance", c.Assurance, "available", c.Available, "note", c.Note)
+		}
+	}
 	if h.swept != nil {
 		log.Warn("removing what an earlier agent left", "err", h.swept)
 	}

@@ -14,6 +14,7 @@ type Status struct {
 	Certificate time.Time         `json:"certificateNotAfter"`
 	Assurance   innate.Assurance  `json:"assurance"`                  // of an app's callers, at best
 	Why         string            `json:"notBetterBecause,omitempty"` // no better
+	Proofs      []Capability      `json:"proofs"`                     // every way to prove a caller, weakest first
 	Whole       bool              `json:"whole"`                      // the feed has told everything once
 	Placements  []Placed          `json:"placements"`
 	Generations []Started         `json:"generations"`
@@ -32,10 +33,10 @@ func (a *Agent) Status() Status {
 	here := a.host()
 	st := Status{
 		Machine: a.machine.Machine, Certificate: a.upstream.key.Load().Leaf.NotAfter, Assurance: here.assurance,
-		Whole: a.placed.heard(), Placements: []Placed{}, Generations: a.apps.list(), Attached: []string{},
+		Proofs: here.capabilities(), Whole: a.placed.heard(), Placements: []Placed{}, Generations: a.apps.list(), Attached: []string{},
 	}
-	if here.why != nil {
-		st.Why = here.why.Error()
+	if why := here.why(); why != nil {
+		st.Why = why.Error()
 	}
 	for _, p := range a.placed.all() {
 		ids := []innate.ObjectID{}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func accept(t testing.TB, l *net.TCPListener) *net.TCPConn {
 }
 
 // groups makes empty cgroups, removed with the test.
-func groups(t *testing.T, names ...string) []*launch.Cgroup {
+func groups(t testing.TB, names ...string) []*launch.Cgroup {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, for cgroups and uids of its own")
@@ -365,10 +366,10 @@ func TestProbeReachesCgroupAndUIDHere(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	if level, why := caller.Probe(own); level != innate.CgroupUID || why != nil {
+	if level, why := newDiag(t).Probe(own); level != innate.CgroupUID || why != nil {
 		t.Errorf("got %v because %v", level, why)
 	}
-	if level, why := caller.Probe(own + 1); level != innate.UID || why == nil {
+	if level, why := newDiag(t).Probe(own + 1); level != innate.UID || why == nil {
 		t.Errorf("with another cgroup than ours: %v because %v, want uid and a reason", level, why)
 	}
 }
@@ -419,12 +420,16 @@ func TestAttestationStaysFastWithManyOtherConnections(t *testing.T) {
 }
 
 func BenchmarkAttest(b *testing.B) {
-	d := newDiag(b)
-	c := connections(b, listen(b, "127.0.0.1:0"), 1)[0]
-	for b.Loop() {
-		if _, err := d.Attest(c); err != nil {
-			b.Fatal(err)
-		}
+	for _, n := range []int{1, 1000, 5000} {
+		b.Run(strconv.Itoa(n)+" connections", func(b *testing.B) {
+			d := newDiag(b)
+			conns := connections(b, listen(b, "127.0.0.1:0"), n)
+			for i := 0; b.Loop(); i++ {
+				if _, err := d.Attest(conns[i%n]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

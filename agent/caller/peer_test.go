@@ -18,7 +18,7 @@ import (
 // A peer is another process: this test binary again, in a cgroup and under a
 // uid of the test's choice, doing with one socket what it is told.
 type peer struct {
-	t     *testing.T
+	t     testing.TB
 	stdin io.Writer
 	lines *bufio.Scanner
 }
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func newPeer(t *testing.T, group *launch.Cgroup, uid uint32) *peer {
+func newPeer(t testing.TB, group *launch.Cgroup, uid uint32) *peer {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{peerVariable + "=1", "GORACE=atexit_sleep_ms=0"}
@@ -90,6 +90,10 @@ func obey() {
 			if fd, err = bound(from); err == nil {
 				err = unix.Listen(fd, 1)
 			}
+		case order == "share": // with another process, of the same cgroup and uid
+			cmd := exec.Command("/bin/sleep", "60")
+			cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "socket")}
+			err = cmd.Start()
 		case order == "close":
 			err = unix.Close(fd)
 		case order == "reset": // a close that says RST

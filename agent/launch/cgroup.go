@@ -45,22 +45,31 @@ func OpenCgroups(name string) (*Cgroups, error) {
 	return c, nil
 }
 
-// OwnCgroup is the id of the cgroup that this process is in; see caller.Probe.
+// OwnCgroup is the id of the cgroup that this process is in; see caller.Diag.Probe.
 func OwnCgroup() (uint64, error) {
-	top, err := hierarchy()
+	dir, err := OwnDirectory()
 	if err != nil {
 		return 0, err
+	}
+	return inode(dir)
+}
+
+// OwnDirectory is the directory of the cgroup that this process is in.
+func OwnDirectory() (string, error) {
+	top, err := hierarchy()
+	if err != nil {
+		return "", err
 	}
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	for line := range strings.Lines(string(b)) {
 		if path, v2 := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); v2 {
-			return inode(filepath.Join(top, path))
+			return filepath.Join(top, path), nil
 		}
 	}
-	return 0, errors.New("/proc/self/cgroup has no line of the cgroup2 hierarchy")
+	return "", errors.New("/proc/self/cgroup has no line of the cgroup2 hierarchy")
 }
 
 // hierarchy is where cgroup2 is mounted: /sys/fs/cgroup, or .../unified on

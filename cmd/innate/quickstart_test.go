@@ -27,7 +27,12 @@ func weakerHere(t *testing.T) error {
 	if err != nil {
 		return err
 	}
-	if _, err := caller.Probe(own); err != nil {
+	diag, err := caller.NewDiag()
+	if err != nil {
+		return err
+	}
+	defer diag.Close()
+	if _, err := diag.Probe(own); err != nil {
 		return err
 	}
 	groups, err := launch.OpenCgroups("innate-test-" + innate.NewGUID())
