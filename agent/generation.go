@@ -298,6 +298,9 @@ func (s *apps) endpoint(g *Generation, diag *caller.Diag) (_ *appservice.Endpoin
 	}
 	if g.cgroup != nil {
 		c.Generation.Cgroup = g.cgroup.ID
+		if a.host().search {
+			c.Generation.Procs = g.cgroup.Path()
+		}
 	}
 	if diag != nil {
 		c.Attestor = diag

@@ -183,29 +183,35 @@ func TestTheAppItselfGetsItsToken(t *testing.T) {
 	p := newPlane(t)
 	p.place(app(ident(1, true)))
 	a := p.start(nil)
+	want := string(ident(1, true).Client) + "|" + vault + "|" + a.Assurance().String() + "|1"
+	if got := a.askAs(t, apiApp); got != want {
+		t.Errorf("the app got %q, want %q", got, want)
+	}
+}
+
+// askAs runs this test's program as an app, to ask for a token.
+func (r running) askAs(t *testing.T, app innate.ResourceID) string {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	public := filepath.Join(a.dir, "program") // the test's folder is its user's alone
+	public := filepath.Join(r.dir, "program") // the test's folder is its user's alone
 	copyFile(t, self, public)
 	outR, outW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer outR.Close()
-	status, err := agent.Run(a.socket(), agent.RunRequest{
-		App: string(apiApp), Args: []string{public, "ask"}, Env: []string{"PATH=/bin"}, Stdout: outW, Stderr: os.Stderr,
+	status, err := agent.Run(r.socket(), agent.RunRequest{
+		App: string(app), Args: []string{public, "ask"}, Env: []string{"PATH=/bin"}, Stdout: outW, Stderr: os.Stderr,
 	})
 	outW.Close()
 	got, _ := io.ReadAll(outR)
 	if status != 0 || err != nil {
 		t.Fatalf("ended with %d %v: %s", status, err, got)
 	}
-	want := string(ident(1, true).Client) + "|" + vault + "|" + a.Assurance().String() + "|1"
-	if string(got) != want {
-		t.Errorf("the app got %q, want %q", got, want)
-	}
+	return string(got)
 }
 
 func copyFile(t *testing.T, from, to string) {

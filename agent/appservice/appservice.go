@@ -48,6 +48,9 @@ type Generation struct {
 	Number int
 	UID    uint32 // never 0: a vanished socket would report that
 	Cgroup uint64 // 0 where the agent may not make cgroups: then the proof is the uid's or the secret's
+	// Procs is the cgroup's directory, where the kernel names no cgroup of a
+	// socket: callers are then proved by which processes hold it (caller.HeldIn).
+	Procs string
 	// Proof is the assurance reached when every check passes.
 	Proof innate.Assurance
 }

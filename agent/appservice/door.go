@@ -31,6 +31,7 @@ type peer struct {
 	*net.TCPConn
 	facts    caller.Facts
 	stranger error  // why it is not the app; nil when it is
+	search   bool   // its cgroup is still to be found, by proved
 	who      string // for telling decisions apart
 	leave    func() // gives its place back
 }
@@ -89,11 +90,26 @@ func (e *Endpoint) meet(c *net.TCPConn) *peer {
 	p.who = fmt.Sprintf("uid %d, cgroup %d", facts.UID, facts.Cgroup)
 	switch g := e.generation; {
 	case facts.UID != g.UID:
-		p.stranger = fmt.Errorf("the caller is uid %d, the app is uid %d", facts.UID, g.UID)
+		p.stranger = fmt.Errorf("%w: uid %d, the app is uid %d", caller.ErrUID, facts.UID, g.UID)
+	case g.Procs != "" && facts.Cgroup == 0:
+		p.search = true
 	case g.Cgroup != 0 && facts.Cgroup != g.Cgroup:
-		p.stranger = fmt.Errorf("the caller is in cgroup %d, the app is in cgroup %d", facts.Cgroup, g.Cgroup)
+		p.stranger = fmt.Errorf("%w: cgroup %d, the app is in cgroup %d", caller.ErrUnknownCgroup, facts.Cgroup, g.Cgroup)
 	}
 	return p
+}
+
+// proved reports whether a peer is the app. What takes too long for the accept
+// loop is done by the first call; requests of one connection come one after the
+// other.
+func (p *peer) proved(g Generation) bool {
+	if p.search {
+		p.search = false
+		if p.stranger = caller.HeldIn(g.Procs, p.facts); p.stranger == nil {
+			p.facts.Cgroup = g.Cgroup // for the record
+		}
+	}
+	return p.stranger == nil
 }
 
 // detail is what the audit record says of the caller.

@@ -30,12 +30,12 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 	query, queryErr := endpoint.ParseQuery(r.URL.RawQuery)
 	v := e.dialect.version(query)
 	presented := r.Header[v.header]
-	challenged := e.challenges != nil && presented == nil && p.stranger == nil // Arc's first request of two
+	challenged := e.challenges != nil && presented == nil && p.proved(e.generation) // Arc's first request of two
 	if !challenged && !e.secret.knows(presented) {
 		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusUnauthorized, OAuth: "unauthorized", Text: "Unauthorized: " + e.wanted(v), Cause: errSecret})
 		return
 	}
-	if p.stranger != nil {
+	if !p.proved(e.generation) {
 		// It proves a leak: the alarm that operators watch for.
 		e.refuse(w, r, p, "", innate.Refusal{Status: http.StatusForbidden, OAuth: "access_denied", Text: "Forbidden: this endpoint belongs to another process", Cause: errStolen})
 		return
