@@ -13,6 +13,15 @@ const Connections = 64
 // connection that asks for nothing to say something.
 const patience = time.Second
 
+// A Listener is what a Door stands before; *net.TCPListener is one. Its
+// connections are TCP's: net/http ends one of another kind without waiting for
+// what the other side still sends, and a refusal is lost on the way.
+type Listener interface {
+	AcceptTCP() (*net.TCPConn, error)
+	Addr() net.Addr
+	Close() error
+}
+
 // A Door is a listener behind which there is one caller, who may have so many
 // connections at a time. Nobody is turned away: who comes next waits, unseen by
 // us, until there is a place. Places are made by ending connections after their
@@ -22,7 +31,7 @@ const patience = time.Second
 //
 // Serve it with Server, which says what each connection is doing.
 type Door struct {
-	*net.TCPListener
+	Listener
 	most int
 
 	mu      sync.Mutex
@@ -33,8 +42,8 @@ type Door struct {
 }
 
 // NewDoor lets at most so many connections of l in at a time.
-func NewDoor(l *net.TCPListener, most int) *Door {
-	return &Door{TCPListener: l, most: most, guests: map[*guest]bool{}, moved: make(chan struct{})}
+func NewDoor(l Listener, most int) *Door {
+	return &Door{Listener: l, most: most, guests: map[*guest]bool{}, moved: make(chan struct{})}
 }
 
 // A guest is a connection that was let in.
@@ -126,7 +135,7 @@ func (d *Door) Close() error {
 	d.closed = true
 	d.stir()
 	d.mu.Unlock()
-	return d.TCPListener.Close()
+	return d.Listener.Close()
 }
 
 // served notes that g has asked for something, and reports whether its place is
