@@ -11,7 +11,7 @@ build:
 
 # setup installs what the tests need; it does nothing where it is there already.
 setup:
-	@.ci/setup gcc libc6-dev iproute2 nodejs npm swtpm
+	@.ci/setup gcc libc6-dev iproute2 nftables nodejs npm swtpm
 	@.ci/node innatetest/testdata/node
 
 # test runs everything with the race detector and ends with a list of what was skipped.

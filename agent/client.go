@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"innate/agent/appservice"
@@ -85,15 +86,21 @@ func End(socket, app string, generation int) error {
 	return err
 }
 
-// Attach asks the agent at socket to serve the metadata service to a VM inside
-// a network namespace, named by a path such as /run/netns/NAME or /proc/PID/ns/net.
-func Attach(socket, vm, netns string) error {
-	ns, err := os.Open(netns)
-	if err != nil {
-		return fmt.Errorf("opening the VM's network namespace: %w", err)
+// Attach asks the agent at socket to serve the metadata service to a VM at a place.
+func Attach(socket, vm string, at Place) error {
+	var files []*os.File
+	if at.NetNS != "" {
+		ns, err := os.Open(at.NetNS)
+		if err != nil {
+			return fmt.Errorf("opening the VM's network namespace: %w", err)
+		}
+		defer ns.Close()
+		files = append(files, ns)
+		if at.NetNS, err = filepath.Abs(at.NetNS); err != nil {
+			return err
+		}
 	}
-	defer ns.Close()
-	_, err = ask(socket, request{Op: "attach", VM: vm}, ns)
+	_, err := ask(socket, request{Op: "attach", VM: vm, Place: &at}, files...)
 	return err
 }
 

@@ -180,12 +180,18 @@ func (a *Agent) manage(ctx context.Context, l *line, q request, by uint32) (repo
 	}
 	switch q.Op {
 	case "attach":
-		if len(l.files) != 1 {
-			return report{}, fmt.Errorf("attach wants one open file, the network namespace: %d came", len(l.files))
+		if q.Place == nil {
+			return report{}, errors.New("attach wants a place: where the VM is met")
 		}
-		ns := l.files[0]
-		l.files = nil
-		return report{Done: true}, a.Attach(ctx, q.VM, ns)
+		var ns *os.File
+		switch len(l.files) {
+		case 0:
+		case 1:
+			ns, l.files = l.files[0], nil
+		default:
+			return report{}, fmt.Errorf("attach wants one open file at most, the network namespace: %d came", len(l.files))
+		}
+		return report{Done: true}, a.Attach(ctx, q.VM, *q.Place, ns)
 	case "detach":
 		return report{Done: true}, a.Detach(q.VM)
 	}

@@ -14,6 +14,25 @@ import (
 	"innate/agent/imds"
 )
 
+// interfaces returns what reads the network interfaces of the VM; nil where
+// nobody can say. Behind a device or a port of a bridge we cannot look: of a port
+// it was said who is there, and an address of which no more is known is a subnet
+// of its own.
+func (s *spot) interfaces() func() ([]imds.Interface, error) {
+	switch {
+	case s.links != nil:
+		return s.links.read
+	case s.Port == "":
+		return nil
+	}
+	mac, _ := net.ParseMAC(s.MAC) // which find has checked
+	said := imds.Interface{MAC: mac}
+	for _, a := range s.Addresses {
+		said.IPv4 = append(said.IPv4, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return func() ([]imds.Interface, error) { return []imds.Interface{said}, nil }
+}
+
 // links reads the network interfaces of one namespace, over a netlink socket
 // that was made inside it. It keeps the namespace alive until it is closed.
 type links struct {
@@ -23,11 +42,13 @@ type links struct {
 
 func openLinks(ns *os.File) (*links, error) {
 	l := new(links)
-	err := caller.InNamespace(ns, func() (err error) {
+	if err := caller.InNamespace(ns, func() (err error) {
 		l.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
-	})
-	return l, err
+	}); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 func (l *links) close() {

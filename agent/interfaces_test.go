@@ -4,10 +4,10 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +25,7 @@ func attached(t *testing.T, p *plane, change func(*agent.Config)) *os.File {
 	ns := namespace(t)
 	p.place(client.Placement{Resource: webVM, VMID: "cccccccc-0000-0000-0000-000000000001"})
 	a := p.start(change)
-	if err := agent.Attach(a.socket(), "web-1", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd())); err != nil {
+	if err := agent.Attach(a.socket(), "web-1", agent.Place{NetNS: path(ns)}); err != nil {
 		t.Fatal(err)
 	}
 	return ns
@@ -85,6 +85,37 @@ func TestAVMReadsTheInterfacesThatItHas(t *testing.T) {
 		`{"ipAddress":[{"privateIpAddress":"fd00::3"}]}`
 	if got := found["020000AA0001"]; got != want || len(found) != 2 {
 		t.Errorf("got %v\nwant %s", found, want)
+	}
+}
+
+// What is behind a cable cannot be read from the host, and is not guessed.
+func TestOfAVMsInterfacesNoMoreIsToldThanItsPlaceShows(t *testing.T) {
+	if !inAWorldOfItsOwn(t) {
+		return
+	}
+	a := withVMs(t, 3)
+	port, device := onBridge(t, 1)[0], newGuest(t, 2)
+	a.attach(t, 2, agent.Place{Device: device.device})
+	a.attach(t, 3, agent.Place{Host: true})
+	tell := func(ns *os.File) string {
+		t.Helper()
+		status, body, err := getFrom(t, ns, "", patient, "/metadata/instance/network?api-version=2021-02-01")
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("%d %s %v", status, body, err)
+		}
+		return string(body)
+	}
+	if got, want := tell(device.ns), `{"interface":[]}`; got != want {
+		t.Errorf("behind a device: got %s, want %s", got, want)
+	}
+	if got := tell(nil); !strings.Contains(got, `"0200000000FE"`) {
+		t.Errorf("the host: got %s, want its own", got)
+	}
+	needsNFT(t, a)
+	a.attach(t, 1, port.atPort())
+	if got, want := tell(port.ns), `{"interface":[{"ipv4":{"ipAddress":[{"privateIpAddress":"10.9.0.1","publicIpAddress":""}],`+
+		`"subnet":[{"address":"10.9.0.1","prefix":"32"}]},"ipv6":{"ipAddress":[]},"macAddress":"020000000001"}]}`; got != want {
+		t.Errorf("at a port: got %s\nwant %s", got, want)
 	}
 }
 

@@ -21,7 +21,8 @@ import (
 //	{"op":"run","app":NAME,"endpoint":SHAPE,"args":[…],"dir":DIR,"env":[…]} + stdin, stdout, stderr
 //	  → {"started":{…}}, then {"exit":STATUS}; meanwhile the client may send
 //	  {"signal":N} lines. The app ends when the client hangs up.
-//	{"op":"attach","vm":NAME} + the network namespace  → {"done":true}
+//	{"op":"attach","vm":NAME,"place":{…}}              → {"done":true}
+//	  + the network namespace, if the place names one
 //	{"op":"detach","vm":NAME}                          → {"done":true}
 //	{"op":"end","app":NAME,"generation":N}             → {"done":true} when it is over
 //	{"op":"status"}                                    → {"status":{…}}
@@ -45,6 +46,7 @@ type request struct {
 	Dir        string           `json:"dir,omitempty"`
 	Env        []string         `json:"env,omitempty"`
 	VM         string           `json:"vm,omitempty"`
+	Place      *Place           `json:"place,omitempty"`
 }
 
 // A note is what the client of a run may send while it lasts.

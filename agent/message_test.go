@@ -104,7 +104,7 @@ func TestTheSocketAnswersWhatItDoesNotUnderstand(t *testing.T) {
 	for _, c := range []struct{ send, want string }{
 		{`{"op":"dance"}`, `the agent knows no \"dance\"`},
 		{`{"op":"run","app":"api","args":["x"]}`, "three open files"},
-		{`{"op":"attach","vm":"x"}`, "one open file"},
+		{`{"op":"attach","vm":"x"}`, "wants a place"},
 		{`{"op":"detach","vm":"x"}`, "is not attached"},
 		{`{"op":"end","app":"api","generation":3}`, "no generation 3"},
 		{`[]`, "could not read the request"},

@@ -10,14 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"innate"
-	"innate/agent/caller"
 	"innate/agent/endpoint"
 	"innate/agent/imds"
 )
@@ -27,14 +22,16 @@ const address = "169.254.169.254"
 
 const (
 	firstReopen   = 50 * time.Millisecond
-	longestReopen = time.Second // a tenant may destroy our listener (host-attestation §4.1): its own harm, and not for long
+	longestReopen = 500 * time.Millisecond // a tenant may destroy our listener (host-attestation §4.1): its own harm, and not for long
 )
 
-// metadata is the metadata service of the VMs on this host: one listener inside
-// each VM's network namespace. The namespace is the proof of who is calling.
+// metadata is the metadata service of the VMs on this host: one listener at each
+// VM's place, which is the proof of who is calling.
 type metadata struct {
 	agent   *Agent
 	running sync.WaitGroup
+	bridges bridges
+	taking  sync.Mutex // held while the address is put on the agent's own namespace, or taken off it
 
 	mu       sync.Mutex
 	ctx      context.Context // of Agent.Run; nil when it is not running
@@ -43,16 +40,14 @@ type metadata struct {
 
 // An attachment is the metadata service of one VM.
 type attachment struct {
-	vm    innate.ResourceID
-	ns    *os.File
-	links *links // of ns
-	own   bool   // ns is the agent's own
-	end   context.CancelFunc
-	over  chan struct{} // closed when the listener is
+	vm   innate.ResourceID
+	spot *spot
+	end  context.CancelFunc
+	over chan struct{} // closed when the listener is
 }
 
 func newMetadata(a *Agent) *metadata {
-	return &metadata{agent: a, attached: map[string]*attachment{}}
+	return &metadata{agent: a, attached: map[string]*attachment{}, bridges: bridges{all: map[bridgeKey]*bridge{}}}
 }
 
 func (m *metadata) open(ctx context.Context) {
@@ -77,41 +72,43 @@ func (m *metadata) gone(vm innate.ResourceID) {
 	}
 }
 
-// list returns the VMs that are served.
-func (m *metadata) list() (vms []innate.ResourceID) {
+// list returns the VMs that are served, by id.
+func (m *metadata) list() []Met {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	all := []Met{}
 	for _, at := range m.attached {
-		vms = append(vms, at.vm)
+		all = append(all, Met{VM: at.vm, Place: at.spot.Place, Assurance: at.spot.assurance()})
 	}
-	slices.Sort(vms)
-	return vms
+	slices.SortFunc(all, func(a, b Met) int { return strings.Compare(a.VM.Key(), b.VM.Key()) })
+	return all
 }
 
-// Attach serves the metadata service to a VM (name or id) inside a network
-// namespace, until the agent or the placement ends or Detach is called; a
-// service that the VM had before ends. It takes ns over, and an open namespace
-// lives on: detach when the VM goes.
+// Attach serves the metadata service to a VM (name or id) at a place, until the
+// agent, the placement or the place itself ends, or Detach is called; a service
+// that the VM had before ends. It takes over ns, the open network namespace that
+// the place names; nil means the agent's own.
 //
-// The agent's own namespace is refused unless Config.TakeOver says otherwise.
-func (a *Agent) Attach(ctx context.Context, vm string, ns *os.File) error {
-	p, err := a.placed.named(ctx, typeVM, vm)
-	if err == nil {
-		err = a.suffices(p, innate.NetNS)
-	}
-	own := false
-	if err == nil {
-		own, err = isOwn(ns)
-	}
-	if err == nil && own && !a.config.TakeOver {
-		err = errors.New("this is the network namespace of the host itself: every process in it would be the VM, and a cloud's own metadata service would be hidden; give the VM a namespace of its own, or start the agent so that it takes the address over")
-	}
+// The agent's own is refused unless Config.TakeOver says otherwise.
+func (a *Agent) Attach(ctx context.Context, vm string, at Place, ns *os.File) error {
+	s, err := at.find(ns)
 	if err != nil {
-		ns.Close()
 		return err
 	}
-	return a.metadata.attach(p.Resource, ns, own)
+	p, err := a.placed.named(ctx, typeVM, vm)
+	if err == nil {
+		err = a.suffices(p, at.assurance())
+	}
+	if err == nil && s.own && !a.config.TakeOver {
+		err = errors.New(withoutConsent)
+	}
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	return a.metadata.attach(p.Resource, s)
 }
+
+const withoutConsent = "this is the network namespace of the host itself: the address 169.254.169.254 would be ours there, and a cloud's own metadata service would be hidden from the host; give the VM, or the VMs' devices, a namespace of their own, or start the agent with --take-over-imds"
 
 // Detach ends the metadata service of a VM and waits until it has.
 func (a *Agent) Detach(vm string) error {
@@ -131,41 +128,15 @@ func (a *Agent) Detach(vm string) error {
 	return nil
 }
 
-// isOwn reports whether ns is the network namespace that the agent is in; what
-// is no network namespace is an error.
-func isOwn(ns *os.File) (bool, error) {
-	if typ, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_NSTYPE); err != nil || typ != unix.CLONE_NEWNET {
-		return false, fmt.Errorf("%s is no network namespace: want a file such as /run/netns/NAME or /proc/PID/ns/net", ns.Name())
-	}
-	// Not /proc/self: that is the first thread, which may be away in another namespace.
-	var theirs, ours unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(ns.Fd()), &theirs), unix.Stat("/proc/thread-self/ns/net", &ours)); err != nil {
-		return false, fmt.Errorf("comparing network namespaces: %w", err)
-	}
-	return theirs.Dev == ours.Dev && theirs.Ino == ours.Ino, nil
-}
-
 // attach opens the first listener, so that whoever asked hears why it cannot be, and keeps one open from there on.
-func (m *metadata) attach(vm innate.ResourceID, ns *os.File, own bool) (err error) {
+func (m *metadata) attach(vm innate.ResourceID, s *spot) (err error) {
 	a := m.agent
-	wires, err := openLinks(ns)
-	if err != nil {
-		ns.Close()
-		return fmt.Errorf("reading the network interfaces of %s: %w", vm.Name(), err)
-	}
-	kept := false
-	defer func() {
-		if !kept {
-			wires.close()
-			ns.Close()
-		}
-	}()
 	server, err := imds.New(imds.Config{
-		Tokens: a, Machine: a.describe(vm), Assurance: innate.NetNS, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
-		Interfaces: wires.read, Voucher: (&voucher{agent: a, vm: vm}).certificate,
+		Tokens: a, Machine: a.describe(vm), Assurance: s.assurance(), Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
+		Interfaces: s.interfaces(), Voucher: (&voucher{agent: a, vm: vm}).certificate,
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, s.close())
 	}
 	m.mu.Lock()
 	old := m.attached[vm.Key()]
@@ -174,40 +145,54 @@ func (m *metadata) attach(vm innate.ResourceID, ns *os.File, own bool) (err erro
 		old.end()
 		<-old.over
 	}
-	l, err := openIn(ns)
+	m.taking.Lock()
+	defer m.taking.Unlock()
+	l, err := m.listen(s)
 	if err != nil {
-		return fmt.Errorf("opening %s:80 for %s: %w", address, vm.Name(), err)
+		return errors.Join(fmt.Errorf("opening %s:80 for %s: %w", address, vm.Name(), err), m.leave(s))
 	}
+	if err := m.begin(vm, s, server, l); err != nil {
+		return errors.Join(err, l.Close(), m.leave(s))
+	}
+	return nil
+}
+
+// begin serves a VM from here on, unless it is too late for that.
+func (m *metadata) begin(vm innate.ResourceID, s *spot, server *imds.Server, l endpoint.Listener) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, placed := a.placed.get(vm) // from here on, gone finds it
+	_, placed := m.agent.placed.get(vm) // from here on, gone finds it
 	if !placed || m.ctx == nil || m.ctx.Err() != nil || m.attached[vm.Key()] != nil {
-		l.Close()
 		return fmt.Errorf("the agent is ending, or %s was just attached by another or taken off this host: try again", vm.Name())
 	}
 	ctx, end := context.WithCancel(m.ctx)
-	at := &attachment{vm: vm, ns: ns, links: wires, own: own, end: end, over: make(chan struct{})}
-	m.attached[vm.Key()], kept = at, true
+	at := &attachment{vm: vm, spot: s, end: end, over: make(chan struct{})}
+	m.attached[vm.Key()] = at
 	m.running.Go(func() { m.serve(ctx, at, server, l) })
 	return nil
 }
 
 // serve answers on l and, when that ends by anybody else's doing, on a new listener.
-func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Server, l *net.TCPListener) {
+func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Server, l endpoint.Listener) {
 	log := m.agent.config.Log.With("vm", at.vm)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		m.watch(ctx, at)
+	}()
 	defer func() {
 		at.end()
+		<-watched
 		err := server.Close()
-		if at.own {
-			err = errors.Join(err, giveBack(at.ns))
-		}
-		at.links.close()
-		if err = errors.Join(err, at.ns.Close()); err != nil {
-			log.Warn("closing a VM's metadata service", "err", err)
-		}
+		m.taking.Lock()
 		m.mu.Lock()
 		delete(m.attached, at.vm.Key())
 		m.mu.Unlock()
+		err = errors.Join(err, m.leave(at.spot))
+		m.taking.Unlock()
+		if err != nil {
+			log.Warn("closing a VM's metadata service", "err", err)
+		}
 		close(at.over)
 	}()
 	listening := endpoint.Server(server, log)
@@ -237,7 +222,7 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 			case <-time.After(pause):
 			}
 			pause = min(2*pause, longestReopen)
-			if l, err = openIn(at.ns); err != nil {
+			if l, err = m.listen(at.spot); err != nil {
 				log.Warn("opening a VM's metadata service again", "err", err)
 			}
 		}
@@ -265,62 +250,4 @@ func (a *Agent) describe(vm innate.ResourceID) func() (imds.Machine, bool) {
 			Tenant: a.machine.Tenant, HasIdentity: len(p.Identities) > 0,
 		}, true
 	}
-}
-
-// openIn gives a namespace the metadata address on its loopback device and
-// listens there, for that namespace's own processes alone: a container routed
-// through it comes in by another device.
-func openIn(ns *os.File) (l *net.TCPListener, err error) {
-	err = caller.InNamespace(ns, func() error {
-		if err := withLoopback(func(h *netlink.Handle, lo netlink.Link, addr *netlink.Addr) error {
-			return errors.Join(h.AddrReplace(lo, addr), h.LinkSetUp(lo))
-		}); err != nil {
-			return err
-		}
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(false) // as caller.Listen
-		lc.Control = onLoopback
-		opened, err := lc.Listen(context.Background(), "tcp4", address+":80")
-		if err != nil {
-			return err
-		}
-		l = opened.(*net.TCPListener)
-		return nil
-	})
-	return l, err
-}
-
-// onLoopback binds a socket to the loopback device before it listens.
-func onLoopback(_, _ string, c syscall.RawConn) error {
-	var err error
-	if ctl := c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }); ctl != nil {
-		return ctl
-	}
-	return err
-}
-
-// giveBack takes the address off the host's own namespace, where it may be a
-// cloud's. A VM's own namespace keeps it: there, what nobody answers is refused
-// at once, and never leaves for whoever owns the address outside.
-func giveBack(ns *os.File) error {
-	return caller.InNamespace(ns, func() error {
-		return withLoopback(func(h *netlink.Handle, lo netlink.Link, addr *netlink.Addr) error { return h.AddrDel(lo, addr) })
-	})
-}
-
-// withLoopback calls fn with the loopback device of the thread's namespace.
-func withLoopback(fn func(*netlink.Handle, netlink.Link, *netlink.Addr) error) error {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	lo, err := h.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return fn(h, lo, &netlink.Addr{
-		IPNet: &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)},
-		Scope: int(netlink.SCOPE_HOST),
-	})
 }

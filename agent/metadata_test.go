@@ -1,22 +1,15 @@
 package agent_test
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"innate/agent"
-	"innate/agent/caller"
 	"innate/feed/client"
 )
 
@@ -54,9 +47,8 @@ func TestAVMIsServedInsideItsOwnNamespace(t *testing.T) {
 	p := newPlane(t)
 	p.place(client.Placement{Resource: webVM, Identities: []client.Identity{ident(1, true)}})
 	a := p.start(func(c *agent.Config) { c.Dev = false })
-	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd())
 	for range 2 { // the second replaces the first
-		if err := agent.Attach(a.socket(), "web-1", path); err != nil {
+		if err := agent.Attach(a.socket(), "web-1", agent.Place{NetNS: path(ns)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,42 +65,13 @@ func TestAVMIsServedInsideItsOwnNamespace(t *testing.T) {
 
 func askInside(t *testing.T, ns *os.File) (token string, err error) {
 	t.Helper()
-	status, b, err := getInside(t, ns, "/metadata/identity/oauth2/token?api-version=2018-02-01&resource="+vault)
-	if err != nil {
-		return "", err
-	}
-	var v struct {
-		Token string `json:"access_token"`
-	}
-	if json.Unmarshal(b, &v) != nil || v.Token == "" {
-		return "", fmt.Errorf("%d: %s", status, b)
-	}
-	return v.Token, nil
+	return asksFrom(t, ns, "", patient)
 }
 
 // getInside asks the metadata service as a process in ns would.
 func getInside(t *testing.T, ns *os.File, target string) (status int, body []byte, err error) {
 	t.Helper()
-	tr := &http.Transport{DisableKeepAlives: true, Proxy: nil}
-	tr.Dial = func(network, addr string) (c net.Conn, err error) {
-		err = caller.InNamespace(ns, func() error {
-			c, err = net.DialTimeout("tcp4", addr, time.Second)
-			return err
-		})
-		return c, err
-	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://169.254.169.254"+target, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	req.Header.Set("Metadata", "true")
-	resp, err := (&http.Client{Transport: tr, Timeout: 5 * time.Second}).Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	body, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, body, err
+	return getFrom(t, ns, "", patient, target)
 }
 
 func TestTheHostsOwnNamespaceIsNoVMs(t *testing.T) {
@@ -116,13 +79,13 @@ func TestTheHostsOwnNamespaceIsNoVMs(t *testing.T) {
 	p := newPlane(t)
 	p.place(client.Placement{Resource: webVM})
 	a := p.start(nil)
-	if err := agent.Attach(a.socket(), "web-1", "/proc/thread-self/ns/net"); err == nil || !strings.Contains(err.Error(), "namespace of the host itself") {
+	if err := agent.Attach(a.socket(), "web-1", agent.Place{Host: true}); err == nil || !strings.Contains(err.Error(), "namespace of the host itself") {
 		t.Errorf("the host's own: got %v", err)
 	}
-	if err := agent.Attach(a.socket(), "web-1", "/dev/null"); err == nil || !strings.Contains(err.Error(), "no network namespace") {
+	if err := agent.Attach(a.socket(), "web-1", agent.Place{NetNS: "/dev/null"}); err == nil || !strings.Contains(err.Error(), "no network namespace") {
 		t.Errorf("something else: got %v", err)
 	}
-	if err := agent.Attach(a.socket(), "web-2", "/proc/thread-self/ns/net"); err == nil || !strings.Contains(err.Error(), "is placed on this host") {
+	if err := agent.Attach(a.socket(), "web-2", agent.Place{Host: true}); err == nil || !strings.Contains(err.Error(), "is placed on this host") {
 		t.Errorf("an unknown VM: got %v", err)
 	}
 }

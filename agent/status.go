@@ -18,7 +18,14 @@ type Status struct {
 	Whole       bool              `json:"whole"`                      // the feed has told everything once
 	Placements  []Placed          `json:"placements"`
 	Generations []Started         `json:"generations"`
-	Attached    []string          `json:"attached"` // VMs with their metadata service
+	Attached    []Met             `json:"attached"` // VMs with their metadata service
+}
+
+// A Met is a VM that has its metadata service, and where.
+type Met struct {
+	VM        innate.ResourceID `json:"vm"`
+	Place     Place             `json:"place"`
+	Assurance innate.Assurance  `json:"assurance"` // of its callers
 }
 
 // Placed is a workload on this host.
@@ -33,7 +40,7 @@ func (a *Agent) Status() Status {
 	here := a.host()
 	st := Status{
 		Machine: a.machine.Machine, Certificate: a.upstream.key.Load().Leaf.NotAfter, Assurance: here.assurance,
-		Proofs: here.capabilities(), Whole: a.placed.heard(), Placements: []Placed{}, Generations: a.apps.list(), Attached: []string{},
+		Proofs: here.capabilities(), Whole: a.placed.heard(), Placements: []Placed{}, Generations: a.apps.list(), Attached: a.metadata.list(),
 	}
 	if why := here.why(); why != nil {
 		st.Why = why.Error()
@@ -46,8 +53,5 @@ func (a *Agent) Status() Status {
 		st.Placements = append(st.Placements, Placed{Resource: p.Resource, Identities: ids, Minimum: a.minimum(p)})
 	}
 	slices.SortFunc(st.Placements, func(a, b Placed) int { return strings.Compare(a.Resource.Key(), b.Resource.Key()) })
-	for _, vm := range a.metadata.list() {
-		st.Attached = append(st.Attached, string(vm))
-	}
 	return st
 }

@@ -143,7 +143,7 @@ func namespace(t *testing.T, p *innatetest.Platform, vm *innatetest.VM) *os.File
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	if err := agent.Attach(p.Dir.AgentSocket(), string(vm.ID()), fmt.Sprintf("/proc/self/fd/%d", ns.Fd())); err != nil {
+	if err := agent.Attach(p.Dir.AgentSocket(), string(vm.ID()), agent.Place{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd())}); err != nil {
 		t.Fatal(err)
 	}
 	return ns

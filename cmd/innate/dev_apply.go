@@ -222,7 +222,7 @@ func (k *keeper) vms(ctx context.Context, d declaration) error {
 		if vm.NetNS == "" || k.attached[name] == vm.NetNS {
 			continue
 		}
-		if err := agent.Attach(k.platform.Dir.AgentSocket(), string(id), "/run/netns/"+vm.NetNS); err != nil {
+		if err := agent.Attach(k.platform.Dir.AgentSocket(), string(id), agent.Place{NetNS: "/run/netns/" + vm.NetNS}); err != nil {
 			return fmt.Errorf("vms.%s: %w", name, err)
 		}
 		k.attached[name] = vm.NetNS

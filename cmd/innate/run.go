@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -79,31 +78,6 @@ variables of that one alone; those of another it may have inherited are removed.
 	cmd.MarkFlagsOneRequired("app", "machine")
 	cmd.MarkFlagsMutuallyExclusive("app", "machine")
 	cmd.Flags().SetInterspersed(false)
-	return cmd
-}
-
-// attachCommand tells the agent where a VM is.
-func (s *session) attachCommand() *cobra.Command {
-	var vm, netns, socket string
-	cmd := &cobra.Command{
-		Use: "attach --vm NAME --netns NAME|PATH", Short: "Serve 169.254.169.254 to a VM, inside its network namespace",
-		Example: "  innate attach --vm web-1 --netns web-1",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if !strings.HasPrefix(netns, "/") {
-				netns = "/run/netns/" + netns
-			}
-			if err := agent.Attach(socket, vm, netns); err != nil {
-				return err
-			}
-			return s.say(map[string]string{"vm": vm, "netns": netns}, "%s has its metadata service in %s.", vm, netns)
-		},
-	}
-	cmd.Flags().StringVar(&vm, "vm", "", "`name` or id of the VM")
-	cmd.Flags().StringVar(&netns, "netns", "", "network namespace: a `name` under /run/netns, or a path")
-	cmd.Flags().StringVar(&socket, "agent", defaultAgentSocket(), "the agent's `socket` (INNATE_AGENT_SOCKET)")
-	cmd.MarkFlagRequired("vm")
-	cmd.MarkFlagRequired("netns")
 	return cmd
 }
 

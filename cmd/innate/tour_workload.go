@@ -171,7 +171,7 @@ func (t *tour) machine(ctx context.Context) error {
 		return err
 	}
 	defer ns.Close()
-	if err := agent.Attach(t.platform.Dir.AgentSocket(), string(t.vm), fmt.Sprintf("/proc/self/fd/%d", ns.Fd())); err != nil {
+	if err := agent.Attach(t.platform.Dir.AgentSocket(), string(t.vm), agent.Place{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd())}); err != nil {
 		return err
 	}
 	in, orders, reports, out, err := pipes()
