@@ -16,7 +16,7 @@ func (s *session) agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "agent", Short: "Run the host agent", Args: cobra.NoArgs,
 		Long: `Runs the agent of a host that has joined. Apps get their identity under 'innate
-run', VMs inside the network namespace that 'innate attach' names. It ends the
+run', VMs where 'innate attach' says that they are met. It ends the
 apps that it started when it ends.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := agent.New(agent.Config{
@@ -31,8 +31,8 @@ apps that it started when it ends.`,
 		},
 	}
 	cmd.PersistentFlags().StringVar(&state, "state", "/var/lib/innate/agent", "`folder` of the host's key and certificate")
-	cmd.Flags().BoolVar(&takeOver, "take-over-imds", false, "let a VM be the host itself: 169.254.169.254 is then ours in the host's own namespace, and a cloud's own metadata service is hidden")
+	cmd.Flags().BoolVar(&takeOver, "take-over-imds", false, "let VMs be met in the host's own network, as the host itself, at devices or at bridge ports: 169.254.169.254 is then ours there, and a cloud's own metadata service is hidden")
 	cmd.Flags().StringVar(&runtime, "runtime", "/run/innate/run", "`folder` of the agent's socket")
-	cmd.AddCommand(s.joinCommand(&state), s.tpmCommand())
+	cmd.AddCommand(s.joinCommand(&state), s.tpmCommand(), s.agentStatusCommand())
 	return cmd
 }

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"innate/agent"
+)
+
+// agentStatusCommand shows what an agent can prove, holds and runs.
+func (s *session) agentStatusCommand() *cobra.Command {
+	var socket string
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show what the agent of this host can prove, and whom it serves", Args: cobra.NoArgs,
+		Long: `Shows the agent of this host: by what it can prove who is calling, found out by
+trying when it started, each with the reason where it cannot; whom it knows; the
+apps that run, and the VMs that have their metadata service.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, err := agent.ReadStatus(socket)
+			if err != nil {
+				return err
+			}
+			return s.print(st, "WHAT WHICH STATE NOTE", statusRows(st))
+		},
+	}
+	cmd.Flags().StringVar(&socket, "agent", defaultAgentSocket(), "the agent's `socket` (INNATE_AGENT_SOCKET)")
+	return cmd
+}
+
+func statusRows(st agent.Status) [][]string {
+	known := "complete"
+	if !st.Whole {
+		known = "still being told by the control plane"
+	}
+	rows := [][]string{{"machine", st.Machine.Name(), known, "certificate until " + st.Certificate.UTC().Format(time.RFC3339)}}
+	for _, p := range st.Proofs {
+		state := "available"
+		if !p.Available {
+			state = "not available"
+		}
+		rows = append(rows, []string{"proof", p.Assurance.String(), state, p.Note})
+	}
+	for _, p := range st.Placements {
+		rows = append(rows, []string{"placed", p.Resource.Name(), fmt.Sprintf("identities: %d", len(p.Identities)), "at least " + p.Minimum.String()})
+	}
+	for _, g := range st.Generations {
+		rows = append(rows, []string{"app", g.App.Name(), g.Assurance.String(), fmt.Sprintf("generation %d, pid %d, uid %d", g.Generation, g.PID, g.UID)})
+	}
+	for _, m := range st.Attached {
+		rows = append(rows, []string{"vm", m.VM.Name(), m.Assurance.String(), m.Place.String()})
+	}
+	return rows
+}
