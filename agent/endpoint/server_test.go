@@ -99,7 +99,7 @@ func TestWhoSendsSlowlyIsCutOff(t *testing.T) {
 }
 
 func TestAHeaderOfMoreThanSixteenKilobytesIsRefused(t *testing.T) {
-	addr := open(t, 8, soon, ok)
+	addr := open(t, 8, time.Minute, ok)
 	c := dial(t, addr, "GET / HTTP/1.1\r\nHost: x\r\nX-Long: "+strings.Repeat("a", 32<<10)+"\r\n\r\n")
 	if resp := answered(t, c); resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge || !resp.Close {
 		t.Errorf("got %s", resp.Status)
@@ -141,7 +141,7 @@ func TestSilentConnectionsMakeRoomForWhoAsks(t *testing.T) {
 }
 
 func TestAConnectionInUseMakesRoomAfterItsAnswer(t *testing.T) {
-	addr := open(t, 1, soon, ok)
+	addr := open(t, 1, time.Minute, ok)
 	first := dial(t, addr, whole)
 	answered(t, first)
 	second := dial(t, addr, whole)
@@ -161,7 +161,7 @@ func TestAConnectionInUseMakesRoomAfterItsAnswer(t *testing.T) {
 
 // A burst of honest callers is longer than the places are many, and all are answered.
 func TestNobodyIsTurnedAwayAtTheDoor(t *testing.T) {
-	addr := open(t, 4, soon, ok)
+	addr := open(t, 4, time.Minute, ok)
 	const callers, requests = 32, 20
 	errs := make(chan error, callers)
 	for range callers {
