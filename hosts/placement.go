@@ -247,7 +247,8 @@ func placement(r store.Reader, res *resources.Resource) (client.Placement, error
 	p := client.Placement{
 		Resource: res.ID, Type: res.ID.Type(), Name: res.ID.Name(), Kind: res.Kind, Location: res.Location, Tags: res.Tags,
 		VMID: res.VMID(), Settings: res.Settings, RunAs: res.RunAs(),
-		MinimumAssurance: res.MinimumAssurance(), HealthCheck: res.HealthCheck(),
+		MinimumAssurance: res.MinimumAssurance(),
+		HealthCheck:      res.HealthCheck(), ConsoleFor: res.ConsoleFor(), MaxGenerationAge: res.MaxGenerationAge(),
 	}
 	if res.ID.Is(resources.TypeVM) {
 		p.Instance = instance(res)

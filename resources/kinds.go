@@ -58,7 +58,7 @@ var kinds = []*kind{
 	},
 	{
 		name: TypeSite, plain: true, identities: true,
-		known:    []string{propPlan, propRunAs, propMinimumAssurance, propHealthCheck, "enabled"},
+		known:    []string{propPlan, propRunAs, propConsoleFor, propMinimumAssurance, propSiteConfig, propMaxAge, "enabled"},
 		computed: []string{"state", "defaultHostName", "hostNames"},
 		check:    checkSite,
 		show:     showSite,
@@ -253,39 +253,9 @@ func checkAssurance(r *Resource) error {
 
 const (
 	maxWorkers = 1000
-	maxRunAs   = 64
+	maxUIDs    = 64
 	noUID      = 1<<32 - 1 // (uid_t)-1, which names nobody
 )
-
-func checkSite(_ *Resources, r *Resource) error {
-	if _, err := planOf(r); err != nil {
-		return err
-	}
-	uids, err := property[[]uint32](r, propRunAs)
-	if err != nil || len(uids) > maxRunAs || slices.Contains(uids, noUID) {
-		return invalid(propRunAs, "want a list of at most %d numeric uids", maxRunAs)
-	}
-	path, err := property[string](r, propHealthCheck)
-	if err != nil || path != "" && !strings.HasPrefix(path, "/") {
-		return invalid(propHealthCheck, "want a path that begins with a slash")
-	}
-	if _, err := property[bool](r, "enabled"); err != nil {
-		return invalid("enabled", "want true or false")
-	}
-	return checkAssurance(r)
-}
-
-// showSite names a host under .invalid (RFC 6761 §6.4): clients want a name,
-// and there is no front end of ours that would answer to one.
-func showSite(_ *Resources, r *Resource, p map[string]any) {
-	host := strings.ToLower(r.ID.Name()) + ".invalid"
-	p["defaultHostName"], p["hostNames"] = host, []string{host}
-	orElse(p, "enabled", true)
-	p["state"] = "Running"
-	if !says(r, "enabled") {
-		p["state"] = "Stopped"
-	}
-}
 
 // orElse shows a default for a property that is not there.
 func orElse(p map[string]any, name string, value any) {

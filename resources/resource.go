@@ -48,7 +48,6 @@ const (
 	propWorkers          = "workers"          // plans: ids of machines
 	propRunAs            = "runAs"            // sites: uids
 	propMinimumAssurance = "minimumAssurance" // VMs and sites
-	propHealthCheck      = "healthCheckPath"  // sites
 	propVMID             = "vmId"             // VMs and machines
 )
 
@@ -90,12 +89,6 @@ func (r *Resource) RunAs() []uint32 {
 func (r *Resource) MinimumAssurance() innate.Assurance {
 	word, _ := property[innate.Assurance](r, propMinimumAssurance)
 	return word
-}
-
-// HealthCheck is the path by which a site says that it is well, or empty.
-func (r *Resource) HealthCheck() string {
-	path, _ := property[string](r, propHealthCheck)
-	return path
 }
 
 // VMID is the GUID that a VM or machine keeps for life.

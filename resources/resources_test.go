@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -175,7 +176,15 @@ func TestBadInputIsAnsweredClearly(t *testing.T) {
 		{"PUT", site, `{"properties":{"runAs":["root"]}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"runAs":[-1]}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"runAs":[4294967295]}}`, 400, "InvalidParameter"},
-		{"PUT", site, `{"properties":{"healthCheckPath":"x"}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"consoleFor":"root"}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"siteConfig":{"healthCheckPath":"x"}}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"siteConfig":{"healthCheckPath":"/x HTTP/1.1"}}}`, 400, "InvalidParameter"}, // another request
+		{"PUT", site, `{"properties":{"siteConfig":[]}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"maxGenerationAge":8}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"maxGenerationAge":"8h"}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"maxGenerationAge":"PT"}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"maxGenerationAge":"PT4M59S"}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"maxGenerationAge":"PT721H"}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"enabled":"yes"}}`, 400, "InvalidParameter"},
 		{"PUT", vault, `{"properties":{"tenantId":"` + innate.NewGUID() + `"}}`, 400, "InvalidParameter"},
 		{"PUT", vault, `{"properties":{"softDeleteRetentionInDays":6}}`, 400, "InvalidParameter"},
@@ -212,9 +221,10 @@ func TestBadInputIsAnsweredClearly(t *testing.T) {
 func TestAPropertyInOtherCaseIsTheSameProperty(t *testing.T) {
 	w := newWorld(t)
 	w.group()
-	w.must("PUT", site, `{"Kind":"functionapp","Properties":{"RunAs":[1000],"healthcheckpath":"/ok","MinimumAssurance":"netns"}}`)
+	w.must("PUT", site, `{"Kind":"functionapp","Properties":{"RunAs":[1000],"siteconfig":{"HealthCheckPath":"/ok"},"MinimumAssurance":"netns","ConsoleFor":[1001],"MAXGenerationAge":"PT1H30M"}}`)
 	r, _ := w.Find(site)
-	if r.Kind != "functionapp" || !slices.Equal(r.RunAs(), []uint32{1000}) || r.HealthCheck() != "/ok" || r.MinimumAssurance() != innate.NetNS {
+	if r.Kind != "functionapp" || !slices.Equal(r.RunAs(), []uint32{1000}) || r.HealthCheck() != "/ok" || r.MinimumAssurance() != innate.NetNS ||
+		!slices.Equal(r.ConsoleFor(), []uint32{1001}) || r.MaxGenerationAge() == nil || *r.MaxGenerationAge() != 90*time.Minute {
 		t.Errorf("got %+v", r)
 	}
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"time"
 
 	"innate"
 )
@@ -35,6 +36,8 @@ type Placement struct {
 	RunAs            []uint32          `json:"runAs,omitempty"`            // uids that may run as the app, beside root
 	MinimumAssurance innate.Assurance  `json:"minimumAssurance,omitempty"` // 0: the host's default
 	HealthCheck      string            `json:"healthCheck,omitempty"`      // path
+	ConsoleFor       []uint32          `json:"consoleFor,omitempty"`       // uids that may look into the running app, beside root
+	MaxGenerationAge *time.Duration    `json:"maxGenerationAge,omitempty"` // nanoseconds; 0: no limit; nil: the host's default
 }
 
 // An Identity is one that a placed resource holds.
