@@ -33,12 +33,13 @@ import (
 const (
 	defaultUIDBase = 1_900_000_000 // far from what systemd, /etc/subuid and people use (host-attestation §3)
 	defaultGrace   = 5 * time.Second
+	defaultWell    = time.Minute
 )
 
 // Config says what an Agent needs. State and Runtime are required.
 type Config struct {
 	State    string                       // directory, 0700: what Join wrote, the uid map, the audit log
-	Runtime  string                       // directory, 0711: agent.sock
+	Runtime  string                       // directory, 0711: agent.sock, and the logs of apps that run detached
 	Dev      bool                         // quickstart and dev: secret-only will do, and the agent's own uid may run apps
 	Hosts    string                       // file that apps see as /etc/hosts; empty: the system's
 	Hide     []string                     // directories that apps see empty
@@ -47,6 +48,7 @@ type Config struct {
 	UIDBase  uint32                       // apps' uids begin above it when the agent is root; 0 means 1 900 000 000
 	TakeOver bool                         // VMs may be served in the agent's own network namespace: hides the cloud's metadata service
 	Grace    time.Duration                // between an app's SIGTERM and SIGKILL; 0 means 5 s
+	Well     time.Duration                // within which a new generation is to be well before it replaces the old one; 0 means 1 min
 	Stub     []string                     // see launch.Spec
 	NewDiag  func() (*caller.Diag, error) // asks the kernel about callers; nil means caller.NewDiag
 	Now      func() time.Time
@@ -63,6 +65,7 @@ type Agent struct {
 	tokens   *cache
 	uids     *uids
 	apps     *apps
+	journals *journals
 	metadata *metadata
 	host     func() *host // what this host can do, found out when first asked
 	ready    chan struct{}
@@ -84,6 +87,9 @@ func New(c Config) (*Agent, error) {
 	}
 	if c.NewDiag == nil {
 		c.NewDiag = caller.NewDiag
+	}
+	if c.Well == 0 {
+		c.Well = defaultWell
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -108,6 +114,7 @@ func New(c Config) (*Agent, error) {
 	a.host = sync.OnceValue(func() *host { return look(c) })
 	a.tokens = newCache(a.upstream, c.Now, c.Log)
 	a.apps = newApps(a)
+	a.journals = &journals{dir: filepath.Join(c.Runtime, journalsDir), now: c.Now, log: c.Log, by: map[string]*journal{}}
 	a.metadata = newMetadata(a)
 	a.placed = newPlacements(a.changed, a.tokens.revoke, a.tokens.revokeAll)
 	return a, nil
@@ -169,6 +176,7 @@ func (a *Agent) changed(was, now *client.Placement) {
 	if now == nil {
 		a.tokens.forget(was.Resource)
 		a.apps.gone(was.Resource)
+		a.journals.forget(was.Resource)
 		a.metadata.gone(was.Resource)
 		return
 	}

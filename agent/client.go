@@ -2,8 +2,10 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -23,23 +25,31 @@ type RunRequest struct {
 	Stdin, Stdout, Stderr *os.File         // nil: /dev/null
 	Signals               <-chan os.Signal // passed on to the program; may be nil
 	OnStart               func(Started)    // called once, before Run returns; may be nil
+	Restart               Restart          // empty means no
+	Detach                bool             // run on without the client: what it writes is kept by the agent (see Logs)
+	Isolate               bool             // in a network namespace of its own, with nothing but loopback in it
+	Check                 []string         // command that ends with 0 when a generation is well; empty: the app's path, if it has one
 }
 
 // Run asks the agent at socket to run a program as an app, and returns the
-// program's exit code as a shell counts it. The program ends when this process does.
+// program's exit code as a shell counts it. The program ends when this process
+// does. One that runs detached goes on, and Run returns once it has started.
 func Run(socket string, r RunRequest) (int, error) {
+	q := request{
+		Op: "run", App: r.App, Endpoint: r.Endpoint, Args: r.Args, Dir: r.Dir, Env: r.Env,
+		Restart: r.Restart, Detach: r.Detach, Isolate: r.Isolate, Check: r.Check,
+	}
 	l, err := dial(socket)
 	if err != nil {
 		return 0, err
 	}
 	defer l.close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return 0, err
+	if r.Detach {
+		err = l.send(q)
+	} else {
+		err = l.sendWith(q, r.Stdin, r.Stdout, r.Stderr)
 	}
-	defer null.Close()
-	q := request{Op: "run", App: r.App, Endpoint: r.Endpoint, Args: r.Args, Dir: r.Dir, Env: r.Env}
-	if err := l.send(q, cmp.Or(r.Stdin, null), cmp.Or(r.Stdout, null), cmp.Or(r.Stderr, null)); err != nil {
+	if err != nil {
 		return 0, fmt.Errorf("asking the agent: %w", err)
 	}
 	first, err := l.report()
@@ -52,9 +62,52 @@ func Run(socket string, r RunRequest) (int, error) {
 	if r.OnStart != nil {
 		r.OnStart(*first.Started)
 	}
+	if r.Detach {
+		return 0, nil
+	}
+	return l.exit(r.Signals)
+}
+
+// A ConsoleRequest is a program to run beside a running app.
+type ConsoleRequest struct {
+	App                   string // name or id of an app that runs on the host
+	Generation            int    // 0 means the oldest
+	Args                  []string
+	Stdin, Stdout, Stderr *os.File         // nil: /dev/null
+	Signals               <-chan os.Signal // passed on to the program; may be nil
+}
+
+// Exec asks the agent at socket to run a program in a running app's
+// surroundings, and returns its exit code as a shell counts it. The program ends
+// when this process or the app does.
+func Exec(socket string, r ConsoleRequest) (int, error) {
+	l, err := dial(socket)
+	if err != nil {
+		return 0, err
+	}
+	defer l.close()
+	q := request{Op: "exec", App: r.App, Generation: r.Generation, Args: r.Args}
+	if err := l.sendWith(q, r.Stdin, r.Stdout, r.Stderr); err != nil {
+		return 0, fmt.Errorf("asking the agent: %w", err)
+	}
+	return l.exit(r.Signals)
+}
+
+// sendWith sends a request with the files of a program; nil is /dev/null.
+func (l *line) sendWith(q request, in, out, diagnostics *os.File) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	return l.send(q, cmp.Or(in, null), cmp.Or(out, null), cmp.Or(diagnostics, null))
+}
+
+// exit passes signals on until the program has ended, and returns its exit code.
+func (l *line) exit(signals <-chan os.Signal) (int, error) {
 	ended := make(chan struct{})
 	defer close(ended)
-	go l.signals(r.Signals, ended)
+	go l.signals(signals, ended)
 	last, err := l.report()
 	if err != nil {
 		return 0, err
@@ -79,11 +132,59 @@ func (l *line) signals(signals <-chan os.Signal, ended <-chan struct{}) {
 	}
 }
 
-// End asks the agent at socket to end a generation of an app, and returns when
-// it is over; generation 0 means the oldest.
-func End(socket, app string, generation int) error {
-	_, err := ask(socket, request{Op: "end", App: app, Generation: generation})
+// End asks the agent at socket to end what runs of an app, and returns when it
+// is over. Generation 0 means all; with now they are killed at once.
+func End(socket, app string, generation int, now bool) error {
+	_, err := ask(socket, request{Op: "end", App: app, Generation: generation, Now: now})
 	return err
+}
+
+// Rotate asks the agent at socket to put new generations of an app in the place
+// of those that run, and returns when the old ones are over. Generation 0 means
+// all; with now the old ones are killed, without a grace.
+func Rotate(socket, app string, generation int, now bool) error {
+	_, err := ask(socket, request{Op: "rotate", App: app, Generation: generation, Now: now})
+	return err
+}
+
+// ReadRunning asks the agent at socket what runs of the apps that the caller may run.
+func ReadRunning(socket string) ([]Running, error) {
+	r, err := ask(socket, request{Op: "ps"})
+	return r.Running, err
+}
+
+// ReadVariables asks the agent at socket for the environment of a running app
+// (generation 0: the oldest), each NAME=VALUE, with secrets masked.
+func ReadVariables(socket, app string, generation int) ([]string, error) {
+	r, err := ask(socket, request{Op: "env", App: app, Generation: generation})
+	return r.Env, err
+}
+
+// Logs asks the agent at socket for what an app wrote while it ran detached, and
+// with follow for what it writes from now on, until ctx ends.
+func Logs(ctx context.Context, socket, app string, follow bool, to io.Writer) error {
+	l, err := dial(socket)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	stop := context.AfterFunc(ctx, func() { l.conn.Close() })
+	defer stop()
+	if err := l.send(request{Op: "logs", App: app, Follow: follow}); err != nil {
+		return fmt.Errorf("asking the agent: %w", err)
+	}
+	for {
+		r, err := l.report()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil || r.Done:
+			return err
+		}
+		if _, err := to.Write(r.Text); err != nil {
+			return err
+		}
+	}
 }
 
 // Attach asks the agent at socket to serve the metadata service to a VM at a place.

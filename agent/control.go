@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,9 +21,6 @@ const (
 	patience = 5 * time.Second
 	// mostClients bounds one user's connections; root and the agent's own uid have no bound.
 	mostClients = 32
-	// lingering is how long the end of a run is held back for the end of what its
-	// first process left behind: mostly nothing, and then it is over with it.
-	lingering = time.Second
 )
 
 // listen opens the agent's socket. Everybody may connect: the kernel says who did.
@@ -142,13 +137,18 @@ func (a *Agent) serveClient(ctx context.Context, l *line, by uint32) {
 	switch q.Op {
 	case "run":
 		a.serveRun(ctx, l, q, by)
-	case "end":
-		a.answer(l, report{Done: true}, a.endApp(ctx, q, by))
+	case "exec":
+		a.serveConsole(ctx, l, q, by)
+	case "logs":
+		a.serveLogs(ctx, l, q, by)
+	case "end", "rotate", "env", "ps":
+		r, err := a.tend(ctx, q, by)
+		a.answer(l, r, err)
 	case "attach", "detach", "status":
 		r, err := a.manage(ctx, l, q, by)
 		a.answer(l, r, err)
 	default:
-		a.answer(l, report{}, fmt.Errorf("the agent knows no %q: want run, end, attach, detach or status", q.Op))
+		a.answer(l, report{}, fmt.Errorf("the agent knows no %q: want run, exec, logs, end, rotate, env, ps, attach, detach or status", q.Op))
 	}
 }
 
@@ -197,80 +197,4 @@ func (a *Agent) manage(ctx context.Context, l *line, q request, by uint32) (repo
 	}
 	st := a.Status()
 	return report{Status: &st}, nil
-}
-
-// endApp ends a generation and waits until it is over.
-func (a *Agent) endApp(ctx context.Context, q request, by uint32) error {
-	p, err := a.runnable(ctx, q.App)
-	if err != nil {
-		return err
-	}
-	if err := a.mayRun(p, by); err != nil {
-		return err
-	}
-	g := a.apps.find(p.Resource, q.Generation)
-	if g == nil {
-		return fmt.Errorf("%s has no generation %d here", p.Name, q.Generation)
-	}
-	g.End()
-	select {
-	case <-g.Over():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// serveRun starts an app with the client's files as its own, passes signals on,
-// and tells how it ended. It ends the app when the client hangs up.
-func (a *Agent) serveRun(ctx context.Context, l *line, q request, by uint32) {
-	if len(l.files) != 3 {
-		a.answer(l, report{}, fmt.Errorf("run wants three open files, standard input, output and error: %d came", len(l.files)))
-		return
-	}
-	g, err := a.Start(ctx, RunRequest{
-		App: q.App, Endpoint: q.Endpoint, Args: q.Args, Dir: q.Dir, Env: q.Env,
-		Stdin: l.files[0], Stdout: l.files[1], Stderr: l.files[2],
-	}, by)
-	for _, f := range l.files { // the app has its own
-		f.Close()
-	}
-	l.files = nil
-	if err != nil {
-		a.answer(l, report{}, err)
-		return
-	}
-	a.answer(l, report{Started: &g.Started}, nil)
-	l.conn.SetReadDeadline(time.Time{})
-	heard := make(chan struct{})
-	go func() {
-		defer close(heard)
-		a.passSignals(l, g)
-	}()
-	status, err := g.Wait()
-	within(g.Over(), lingering)
-	a.answer(l, report{Exit: &status}, err)
-	l.conn.SetReadDeadline(time.Now())
-	<-heard
-}
-
-// passSignals passes on what the client sends until it hangs up.
-func (a *Agent) passSignals(l *line, g *Generation) {
-	for {
-		var n note
-		if err := l.receive(&n); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
-				a.config.Log.Debug("hearing the client of a run", "app", g.App, "err", err)
-			}
-			break
-		}
-		if err := g.process.Signal(syscall.Signal(n.Signal)); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			a.config.Log.Debug("passing a signal on", "app", g.App, "signal", n.Signal, "err", err)
-		}
-	}
-	select {
-	case <-g.exited: // told, or about to be
-	default:
-		g.End()
-	}
 }

@@ -1,27 +1,22 @@
 package agent
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
+	crypto "crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"innate"
 	"innate/agent/appservice"
-	"innate/agent/caller"
 	"innate/agent/launch"
 	"innate/audit"
 	"innate/feed/client"
@@ -31,185 +26,108 @@ import (
 type Started struct {
 	App        innate.ResourceID `json:"app"`
 	Generation int               `json:"generation"`
-	PID        int               `json:"pid"`
+	PID        int               `json:"pid"` // of its first process
 	UID        uint32            `json:"uid"`
 	Port       int               `json:"port"`             // of its endpoint on 127.0.0.1
 	Endpoint   appservice.Shape  `json:"endpoint"`         // how it speaks; empty: as App Service
+	Serves     int               `json:"serves,omitempty"` // port at which the program itself is to listen; 0: none was given
 	Cgroup     string            `json:"cgroup,omitempty"` // directory; empty where the agent may make none
-	Assurance  innate.Assurance  `json:"assurance"`        // how surely its calls are recognised
+	Isolated   bool              `json:"isolated,omitempty"`
+	Assurance  innate.Assurance  `json:"assurance"`                  // how surely its calls are recognised
+	Why        string            `json:"notBetterBecause,omitempty"` // no more surely
+	Created    time.Time         `json:"created"`
 }
 
-// A Generation is one run of an app: cgroup, uid, port and secret, created
-// together, ended together with its last process (host-attestation §7).
-type Generation struct {
+// A birth is what was made together for a generation, is used together and ends
+// together (host-attestation §7): by it a generation is known again. The secret
+// itself is the app's alone.
+type birth struct {
 	Started
-
-	process *launch.Process // nil: lent, there is none
-	cgroup  *launch.Cgroup  // nil: none may be made
-	end     context.CancelFunc
-	exited  chan struct{} // closed when the first process has ended
-	status  int           // of the first process, as a shell counts; read after exited
-	err     error         // why there is no status; read after exited
-	over    chan struct{} // closed when everything of it is gone
+	CgroupID uint64            `json:"cgroupId,omitempty"` // a directory made again under the same name has another
+	Secret   [sha256.Size]byte `json:"secret"`             // its SHA-256
 }
 
-// Wait waits for the end of the process that was started and returns its exit
-// code as a shell counts it. What that process started may live on.
-func (g *Generation) Wait() (int, error) {
-	<-g.exited
-	return g.status, g.err
+// A Generation is one run of an app.
+type Generation struct {
+	birth
+
+	place    *place
+	process  *launch.Process // nil: lent, there is none
+	dir      string          // where it was started
+	share    float64         // of the age that it may get: not all are replaced at once
+	end      context.CancelFunc
+	rush     func()        // closes rushed
+	rushed   chan struct{} // no grace, or no longer
+	serving  atomic.Bool   // it is well, or nobody asks
+	begun    chan struct{} // closed when all above is there
+	exited   chan struct{} // closed when the first process has ended
+	status   int           // of the first process, as a shell counts; read after exited
+	err      error         // why there is no status; read after exited
+	lastGone chan struct{} // closed when the last process has ended
+	over     chan struct{} // closed when everything of it is gone
 }
 
-// Over is closed when the last process is gone and the endpoint with it.
-func (g *Generation) Over() <-chan struct{} { return g.over }
+func newGeneration(app innate.ResourceID, number int, now time.Time) *Generation {
+	g := &Generation{
+		birth: birth{Started: Started{
+			App: app, Generation: number, UID: uint32(os.Getuid()), Assurance: innate.SecretOnly, Created: now,
+		}},
+		share: 0.9 + rand.Float64()/10, rushed: make(chan struct{}), begun: make(chan struct{}), exited: make(chan struct{}),
+		lastGone: make(chan struct{}), over: make(chan struct{}),
+	}
+	g.rush = sync.OnceFunc(func() { close(g.rushed) })
+	return g
+}
 
 // End closes the endpoint, asks the processes to end and, after Config.Grace, kills them. It does not wait.
 func (g *Generation) End() { g.end() }
 
-// apps are the generations on this host.
-type apps struct {
-	agent   *Agent
-	running sync.WaitGroup
+// Over is closed when the last process is gone and the endpoint with it.
+func (g *Generation) Over() <-chan struct{} { return g.over }
 
-	mu      sync.Mutex
-	ctx     context.Context // of Agent.Run; nil when it is not running
-	numbers map[string]int  // the newest generation's, by app key
-	all     map[*Generation]bool
-}
-
-func newApps(a *Agent) *apps {
-	return &apps{agent: a, numbers: map[string]int{}, all: map[*Generation]bool{}}
-}
-
-// open lets apps start, until ctx ends.
-func (s *apps) open(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ctx = ctx
-}
-
-// wait returns when every generation is over; none starts any more.
-func (s *apps) wait() {
-	s.mu.Lock()
-	s.ctx = nil
-	s.mu.Unlock()
-	s.running.Wait()
-}
-
-// gone ends the generations of an app that is no longer placed here.
-func (s *apps) gone(app innate.ResourceID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for g := range s.all {
-		if g.App.Equal(app) {
-			g.End()
-		}
-	}
-}
-
-// list returns what runs, by app and age.
-func (s *apps) list() []Started {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []Started
-	for g := range s.all {
-		all = append(all, g.Started)
-	}
-	slices.SortFunc(all, func(a, b Started) int {
-		return cmp.Or(strings.Compare(a.App.Key(), b.App.Key()), a.Generation-b.Generation)
-	})
-	return all
-}
-
-// find returns a generation of an app; number 0 means the oldest.
-func (s *apps) find(app innate.ResourceID, number int) (found *Generation) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for g := range s.all {
-		if g.App.Equal(app) && (g.Generation == number || number == 0 && (found == nil || g.Generation < found.Generation)) {
-			found = g
-		}
-	}
-	return found
-}
-
-// add makes a place for a new generation.
-func (s *apps) add(app innate.ResourceID) (*Generation, context.Context, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx == nil || s.ctx.Err() != nil {
-		return nil, nil, errors.New("the agent is ending: start the app again when it is back")
-	}
-	if _, ok := s.agent.placed.get(app); !ok { // from here on, gone finds it
-		return nil, nil, fmt.Errorf("%s was just taken off this host", app.Name())
-	}
-	s.numbers[app.Key()]++
-	ctx, end := context.WithCancel(s.ctx)
-	g := &Generation{
-		Started: Started{App: app, Generation: s.numbers[app.Key()], Assurance: innate.SecretOnly, UID: uint32(os.Getuid())},
-		end:     end, exited: make(chan struct{}), over: make(chan struct{}),
-	}
-	s.all[g] = true
-	s.running.Add(1)
-	return g, ctx, nil
-}
-
-// remove takes away what add made, when all of g is gone.
-func (s *apps) remove(g *Generation) {
+// Kill is End without a grace.
+func (g *Generation) Kill() {
+	g.rush()
 	g.end()
-	s.mu.Lock()
-	delete(s.all, g)
-	s.mu.Unlock()
-	close(g.over)
-	s.running.Done()
 }
 
-// Start runs a program as an app that is placed on this host, for a local user
-// (uid) who may: root, the uids that the app lists and, in development, the
-// agent's own. Signals and OnStart of r are not looked at.
-func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (*Generation, error) {
-	p, err := a.runnable(ctx, r.App)
-	if err != nil {
-		return nil, err
-	}
-	if len(r.Args) == 0 {
-		return nil, errors.New("nothing to start: no program was given")
-	}
-	ev := audit.Event{
-		Time: a.config.Now(), Action: "run-app", Target: string(p.Resource), Name: p.Name, Host: string(a.machine.Machine),
-		Assurance: a.Assurance(), Detail: map[string]string{"uid": strconv.Itoa(int(by)), "program": filepath.Base(r.Args[0])},
-	}
-	err = a.mayRun(p, by)
-	if err == nil {
-		err = a.suffices(p, a.Assurance())
-	}
-	if ev.Allowed = err == nil; !ev.Allowed {
-		ev.Why = err.Error()
-	}
-	if recording := a.audit.Record(ctx, ev); recording != nil {
-		return nil, fmt.Errorf("recording who runs the app: %w", recording)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return a.apps.start(p, r)
-}
-
-// mayRun refuses who may not run as an app: running as it is being it (design §5).
-func (a *Agent) mayRun(p *client.Placement, by uint32) error {
-	if by == 0 || slices.Contains(p.RunAs, by) || a.config.Dev && by == uint32(os.Getuid()) {
-		return nil
-	}
-	return &innate.Refusal{
-		Status: http.StatusForbidden, OAuth: "access_denied",
-		Text: fmt.Sprintf("uid %d may not run as %s: root may, and the uids in the app's properties.runAs, which has %v", by, p.Name, p.RunAs),
+func (g *Generation) starting() bool {
+	select {
+	case <-g.begun:
+		return false
+	default:
+		return true
 	}
 }
 
-// start makes the five things that are a generation, and the process among them.
-func (s *apps) start(p *client.Placement, r RunRequest) (_ *Generation, err error) {
+func (g *Generation) state() string {
+	select {
+	case <-g.exited:
+		return "ending"
+	default:
+	}
+	if g.serving.Load() {
+		return "serving"
+	}
+	return "starting"
+}
+
+// A program is what a generation runs.
+type program struct {
+	args                  []string
+	dir                   string
+	env                   []string
+	stdin, stdout, stderr *os.File
+	shape                 appservice.Shape // of its endpoint
+	isolate               bool
+	serves                bool // it listens where PORT says: there is a path to ask whether it is well
+}
+
+// start makes all that is a generation, and the process among it. The
+// generation ends with ctx.
+func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Generation, err error) {
 	a, here := s.agent, s.agent.host()
-	g, ctx, err := s.add(p.Resource)
+	g, ctx, err := s.add(ctx, p.Resource)
 	if err != nil {
 		return nil, err
 	}
@@ -224,28 +142,27 @@ func (s *apps) start(p *client.Placement, r RunRequest) (_ *Generation, err erro
 			return nil, err
 		}
 	}
-	g.Assurance, g.Endpoint = here.assurance, shapeOf(p, r)
-	if here.cgroups != nil {
-		if g.cgroup, err = here.cgroups.Make(directoryName(p.Resource) + "/g" + strconv.Itoa(g.Generation)); err != nil {
+	if g.place, err = here.newPlace(directoryName(p.Resource)+"/g"+strconv.Itoa(g.Generation), r.isolate); err != nil {
+		return nil, err
+	}
+	if why := here.why(); why != nil {
+		g.Why = why.Error()
+	}
+	settings := pairs(p.Settings)
+	if r.serves {
+		if g.Serves, err = servesAt(g.place, p.Settings); err != nil {
 			return nil, err
 		}
-		g.Cgroup = g.cgroup.Path()
+		settings = append(settings, "PORT="+strconv.Itoa(g.Serves))
 	}
-	endpoint, env, err := s.endpoint(g, here.diag)
+	g.Endpoint = r.shape
+	endpoint, env, err := s.endpoint(g)
 	if err != nil {
 		return nil, err
 	}
-	spec := launch.Spec{
-		Args: r.Args, Dir: r.Dir, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr,
-		Env:    environment(env, a.direct(), r.Env, a.config.Env, pairs(p.Settings)),
-		Cgroup: g.cgroup, UID: g.UID, Stub: a.config.Stub,
-	}
-	if here.mounts == nil {
-		spec.Hosts, spec.Hide = a.config.Hosts, a.config.Hide
-	}
-	if g.Endpoint == appservice.Arc {
-		spec.Show = []launch.Shown{{Dir: a.challenges(g), At: appservice.ChallengeDir}}
-	}
+	spec := s.surroundings(g)
+	spec.Args, spec.Dir, spec.Env = r.args, r.dir, environment(env, a.direct(), r.env, a.config.Env, settings)
+	spec.Stdin, spec.Stdout, spec.Stderr = r.stdin, r.stdout, r.stderr
 	// The endpoint serves before the app can ask.
 	serving := make(chan error, 1)
 	go func() {
@@ -257,17 +174,31 @@ func (s *apps) start(p *client.Placement, r RunRequest) (_ *Generation, err erro
 		<-serving
 		return nil, err
 	}
-	g.PID = g.process.PID
+	g.PID, g.dir = g.process.PID, r.dir
 	started = true
-	go s.supervise(ctx, g, serving)
+	close(g.begun)
+	go s.attend(ctx, g, serving)
 	return g, nil
+}
+
+// surroundings are where the processes of g belong, whatever they run.
+func (s *apps) surroundings(g *Generation) launch.Spec {
+	c := s.agent.config
+	spec := launch.Spec{Dir: g.dir, Cgroup: g.place.cgroup, UID: g.UID, NetNS: g.place.ns, Stub: c.Stub}
+	if s.agent.host().mounts == nil {
+		spec.Hosts, spec.Hide = c.Hosts, c.Hide
+	}
+	if g.Endpoint == appservice.Arc {
+		spec.Show = []launch.Shown{{Dir: s.agent.challenges(g), At: appservice.ChallengeDir}}
+	}
+	return spec
 }
 
 // discard takes back a generation that did not start.
 func (s *apps) discard(g *Generation) {
-	if g.cgroup != nil {
-		if err := g.cgroup.Remove(); err != nil {
-			s.agent.config.Log.Warn("removing a cgroup", "err", err)
+	if g.place != nil {
+		if err := g.place.remove(s.agent.host()); err != nil {
+			s.agent.config.Log.Warn("removing what was made for an app", "app", g.App, "err", err)
 		}
 	}
 	close(g.exited)
@@ -280,68 +211,65 @@ func directoryName(app innate.ResourceID) string {
 	return app.Name() + "-" + hex.EncodeToString(sum[:4])
 }
 
-// endpoint makes a generation's port and secret. The secret is kept by the
-// endpoint as a hash, and by the app; env is what tells the app.
-func (s *apps) endpoint(g *Generation, diag *caller.Diag) (_ *appservice.Endpoint, env []string, err error) {
-	l, err := caller.Listen("127.0.0.1:0")
-	if err != nil {
-		return nil, nil, fmt.Errorf("opening the app's endpoint: %w", err)
-	}
+// endpoint makes a generation's secret and what serves at its place. The secret
+// is kept by the endpoint as a hash, and by the app; env is what tells the app.
+func (s *apps) endpoint(g *Generation) (_ *appservice.Endpoint, env []string, err error) {
 	var random [32]byte
-	rand.Read(random[:]) // never fails, see crypto/rand
+	crypto.Read(random[:]) // never fails, see crypto/rand
 	secret := hex.EncodeToString(random[:])
+	at := g.place
+	g.Port = at.listener.Addr().(*net.TCPAddr).Port
+	g.Secret, g.Assurance, g.Isolated = sha256.Sum256([]byte(secret)), at.proof, at.ns != nil
+	if at.cgroup != nil {
+		g.Cgroup, g.CgroupID = at.cgroup.Path(), at.cgroup.ID
+	}
 	a := s.agent
 	c := appservice.Config{
-		Generation: appservice.Generation{App: g.App, Number: g.Generation, UID: g.UID, Proof: g.Assurance},
+		Generation: appservice.Generation{App: g.App, Number: g.Generation, UID: g.UID, Cgroup: g.CgroupID, Proof: g.Assurance},
 		Shape:      g.Endpoint, Challenges: a.challenges(g), Client: a.defaultClient(g.App),
-		Listener: l, Secret: secret, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
+		Listener: at.listener, Secret: secret, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
 	}
-	if g.cgroup != nil {
-		c.Generation.Cgroup = g.cgroup.ID
-		if a.host().search {
-			c.Generation.Procs = g.cgroup.Path()
-		}
+	if at.cgroup != nil && a.host().search {
+		c.Generation.Procs = at.cgroup.Path()
 	}
-	if diag != nil {
-		c.Attestor = diag
+	if at.diag != nil {
+		c.Attestor = at.diag
 	}
 	e, err := appservice.New(c)
 	if err != nil {
-		l.Close()
 		return nil, nil, err
 	}
-	g.Port = l.Addr().(*net.TCPAddr).Port
 	return e, e.Environment(secret), nil
 }
 
-// supervise sees a generation to its end: its last process gone, the app taken
-// off this host, or the agent ending.
-func (s *apps) supervise(ctx context.Context, g *Generation, serving <-chan error) {
+// attend sees a generation to its end: its last process gone, or told to end.
+func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error) {
 	a := s.agent
 	go func() {
 		defer close(g.exited)
 		g.status, g.err = g.process.Wait()
 	}()
-	last := g.lastGone(a)
+	go func() {
+		defer close(g.lastGone)
+		<-s.lastOf(g)
+	}()
 	select {
-	case <-last:
+	case <-g.lastGone:
 	case <-ctx.Done():
-		s.terminate(g, last)
+		s.terminate(g)
 	case err := <-serving: // what was created together ends together
 		if ctx.Err() == nil {
 			a.config.Log.Error("an app's endpoint ended by itself; the app ends with it", "app", g.App, "generation", g.Generation, "err", err)
 		}
-		s.terminate(g, last)
+		s.terminate(g)
 	}
 	g.end()
 	if err := <-serving; err != nil {
 		a.config.Log.Warn("closing an app's endpoint", "app", g.App, "generation", g.Generation, "err", err)
 	}
 	<-g.exited
-	if g.cgroup != nil {
-		if err := g.cgroup.Remove(); err != nil {
-			a.config.Log.Warn("removing an app's cgroup", "app", g.App, "generation", g.Generation, "err", err)
-		}
+	if err := g.place.remove(a.host()); err != nil {
+		a.config.Log.Warn("removing what was made for an app", "app", g.App, "generation", g.Generation, "err", err)
 	}
 	err := a.audit.Record(context.WithoutCancel(ctx), audit.Event{
 		Time: a.config.Now(), Action: "end-app", Allowed: true, Target: string(g.App), Host: string(a.machine.Machine),
@@ -353,37 +281,35 @@ func (s *apps) supervise(ctx context.Context, g *Generation, serving <-chan erro
 	s.remove(g)
 }
 
-// lastGone is closed when the last process of g has ended: the kernel says so of
+// lastOf is closed when the last process of g has ended: the kernel says so of
 // a cgroup; without one, the first process's end must do.
-func (g *Generation) lastGone(a *Agent) <-chan struct{} {
-	if g.cgroup == nil {
+func (s *apps) lastOf(g *Generation) <-chan struct{} {
+	if g.place.cgroup == nil {
 		return g.exited
 	}
-	empty, err := g.cgroup.Empty()
+	empty, err := g.place.cgroup.Empty()
 	if err != nil {
-		a.config.Log.Warn("watching an app's cgroup; its first process stands for all", "app", g.App, "err", err)
+		s.agent.config.Log.Warn("watching an app's cgroup; its first process stands for all", "app", g.App, "err", err)
 		return g.exited
 	}
 	return empty
 }
 
 // terminate asks the processes of g to end, and kills what is left after the grace.
-func (s *apps) terminate(g *Generation, last <-chan struct{}) {
+func (s *apps) terminate(g *Generation) {
 	a := s.agent
-	if err := g.process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := g.place.signal(g.process, syscall.SIGTERM); err != nil {
 		a.config.Log.Warn("asking an app to end", "app", g.App, "generation", g.Generation, "err", err)
 	}
-	if within(last, a.config.Grace) {
+	late := time.NewTimer(a.config.Grace)
+	defer late.Stop()
+	select {
+	case <-g.lastGone:
 		return
+	case <-g.rushed:
+	case <-late.C:
 	}
-	err := errors.ErrUnsupported
-	if g.cgroup != nil {
-		err = g.cgroup.Kill()
-	}
-	if err != nil {
-		err = g.process.Signal(syscall.SIGKILL)
-	}
-	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := g.place.kill(g.process); err != nil {
 		a.config.Log.Warn("killing an app", "app", g.App, "generation", g.Generation, "err", err)
 	}
 }
@@ -398,4 +324,25 @@ func within(done <-chan struct{}, d time.Duration) bool {
 	case <-late.C:
 		return false
 	}
+}
+
+// servesAt is the port at which a program is to listen: the one that its
+// settings name, as App Service knows them, else a free one.
+func servesAt(at *place, settings map[string]string) (int, error) {
+	for _, name := range []string{"WEBSITES_PORT", "PORT"} {
+		value, ok := settings[name]
+		if !ok {
+			continue
+		}
+		port, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || port == 0 {
+			return 0, fmt.Errorf("the app's setting %s is %q: want a port", name, value)
+		}
+		return int(port), nil
+	}
+	port, err := at.freePort()
+	if err != nil {
+		return 0, fmt.Errorf("finding a port for the app: %w", err)
+	}
+	return port, nil
 }

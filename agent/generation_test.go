@@ -397,7 +397,7 @@ func TestAnAppKeepsItsUIDAndNoOtherGetsIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-g.Over()
-		return g.UID
+		return g.Started().UID
 	}
 	first, second, again := uid(apiApp), uid(other), uid(apiApp)
 	if first != again || first == second || first == 0 || second == 0 {

@@ -26,15 +26,23 @@ func (a *Agent) Lend(ctx context.Context, workload innate.ResourceID) (env []str
 	if id == "" {
 		return nil, fmt.Errorf("%s is not placed on this host", workload)
 	}
-	g, serving, err := a.apps.add(id)
+	g, serving, err := a.apps.add(nil, id)
 	if err != nil {
 		return nil, err
 	}
-	endpoint, env, err := a.apps.endpoint(g, nil)
+	listener, err := openEndpoint()
 	if err != nil {
 		a.apps.discard(g)
 		return nil, err
 	}
+	g.place = &place{listener: listener, proof: innate.SecretOnly}
+	endpoint, env, err := a.apps.endpoint(g)
+	if err != nil {
+		a.apps.discard(g)
+		return nil, err
+	}
+	g.serving.Store(true)
+	close(g.begun)
 	context.AfterFunc(ctx, g.End)
 	go func() {
 		if err := endpoint.Run(serving); err != nil {

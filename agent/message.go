@@ -18,18 +18,29 @@ import (
 // The agent's socket speaks JSON, one message a line. A client sends one
 // request, with open files beside it where the op needs them:
 //
-//	{"op":"run","app":NAME,"endpoint":SHAPE,"args":[…],"dir":DIR,"env":[…]} + stdin, stdout, stderr
+//	{"op":"run","app":NAME,"endpoint":SHAPE,"args":[…],"dir":DIR,"env":[…],
+//	 "restart":WHEN,"isolate":BOOL,"check":[…]} + stdin, stdout, stderr
 //	  → {"started":{…}}, then {"exit":STATUS}; meanwhile the client may send
 //	  {"signal":N} lines. The app ends when the client hangs up.
+//	the same with "detach":true and no files
+//	  → {"started":{…}}. The app goes on; what it writes is in its log.
+//	{"op":"exec","app":NAME,"generation":N,"args":[…]} + stdin, stdout, stderr
+//	  → {"exit":STATUS}, with signals as in a run
+//	{"op":"logs","app":NAME,"follow":BOOL}             → {"text":TEXT}…, {"done":true}
+//	{"op":"end","app":NAME,"generation":N,"now":BOOL}  → {"done":true} when it is over
+//	{"op":"rotate","app":NAME,"generation":N,"now":BOOL} → {"done":true} when the old one is over
+//	{"op":"env","app":NAME,"generation":N}             → {"env":[…]}, secrets masked
+//	{"op":"ps"}                                        → {"running":[…]}, what the caller may run
 //	{"op":"attach","vm":NAME,"place":{…}}              → {"done":true}
 //	  + the network namespace, if the place names one
 //	{"op":"detach","vm":NAME}                          → {"done":true}
-//	{"op":"end","app":NAME,"generation":N}             → {"done":true} when it is over
 //	{"op":"status"}                                    → {"status":{…}}
 //
-// Any answer may be {"error":TEXT} instead. Who is asking is the kernel's to
-// say (SO_PEERCRED): run and end are for root and whoever may run as the app,
-// the rest for root and the agent's own uid.
+// Generation 0 means all of the app that run; of exec and env, the oldest. Any
+// answer may be {"error":TEXT} instead. Who is asking is the kernel's to say
+// (SO_PEERCRED): run, end and rotate are for root and whoever may run as the
+// app, exec and env for root and whoever may look into it, logs for either, the
+// rest for root and the agent's own uid.
 
 const (
 	maxMessage = 1 << 20 // of a line: an environment and arguments
@@ -45,22 +56,31 @@ type request struct {
 	Args       []string         `json:"args,omitempty"`
 	Dir        string           `json:"dir,omitempty"`
 	Env        []string         `json:"env,omitempty"`
+	Restart    Restart          `json:"restart,omitempty"`
+	Detach     bool             `json:"detach,omitempty"`
+	Isolate    bool             `json:"isolate,omitempty"`
+	Check      []string         `json:"check,omitempty"`
+	Follow     bool             `json:"follow,omitempty"`
+	Now        bool             `json:"now,omitempty"`
 	VM         string           `json:"vm,omitempty"`
 	Place      *Place           `json:"place,omitempty"`
 }
 
-// A note is what the client of a run may send while it lasts.
+// A note is what the client of a run or exec may send while it lasts.
 type note struct {
 	Signal int `json:"signal"`
 }
 
 // A report is what the agent answers.
 type report struct {
-	Error   string   `json:"error,omitempty"`
-	Started *Started `json:"started,omitempty"`
-	Exit    *int     `json:"exit,omitempty"`
-	Status  *Status  `json:"status,omitempty"`
-	Done    bool     `json:"done,omitempty"`
+	Error   string    `json:"error,omitempty"`
+	Started *Started  `json:"started,omitempty"`
+	Exit    *int      `json:"exit,omitempty"`
+	Status  *Status   `json:"status,omitempty"`
+	Running []Running `json:"running,omitempty"`
+	Env     []string  `json:"env,omitempty"`
+	Text    []byte    `json:"text,omitempty"`
+	Done    bool      `json:"done,omitempty"`
 }
 
 // A line is a connection that carries messages and the files sent with them.

@@ -159,6 +159,13 @@ func (p *placements) heard() bool {
 	return p.whole
 }
 
+// next returns a channel that is closed at the next change.
+func (p *placements) next() <-chan struct{} {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.moved
+}
+
 // all returns every placement.
 func (p *placements) all() []*client.Placement {
 	p.mu.RLock()
@@ -175,9 +182,7 @@ func (p *placements) await(ctx context.Context, look func() bool) {
 	late := time.NewTimer(arrival)
 	defer late.Stop()
 	for {
-		p.mu.RLock()
-		moved := p.moved
-		p.mu.RUnlock()
+		moved := p.next()
 		if look() { // again: it may have come before moved was taken
 			return
 		}

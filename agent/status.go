@@ -17,7 +17,7 @@ type Status struct {
 	Proofs      []Capability      `json:"proofs"`                     // every way to prove a caller, weakest first
 	Whole       bool              `json:"whole"`                      // the feed has told everything once
 	Placements  []Placed          `json:"placements"`
-	Generations []Started         `json:"generations"`
+	Generations []Running         `json:"generations"`
 	Attached    []Met             `json:"attached"` // VMs with their metadata service
 }
 

@@ -51,7 +51,7 @@ type Generation struct {
 	// Procs is the cgroup's directory, where the kernel names no cgroup of a
 	// socket: callers are then proved by which processes hold it (caller.HeldIn).
 	Procs string
-	// Proof is the assurance reached when every check passes.
+	// Proof is the assurance reached when every check passes; netns when the listener is in a namespace that is the app's alone.
 	Proof innate.Assurance
 }
 
@@ -155,11 +155,11 @@ func (c Config) check() error {
 		return errors.New("Tokens is missing")
 	case c.Audit == nil:
 		return errors.New("Audit is missing")
-	case g.Proof == innate.Unproved || g.Proof > innate.CgroupUID:
-		return fmt.Errorf("Generation.Proof is %s: an app endpoint proves secret-only, uid or cgroup+uid", g.Proof)
+	case g.Proof == innate.Unproved || g.Proof > innate.NetNS:
+		return fmt.Errorf("Generation.Proof is %s: an app endpoint proves secret-only, uid, cgroup+uid or, beside that, netns", g.Proof)
 	case g.Proof > innate.SecretOnly && c.Attestor == nil:
 		return fmt.Errorf("Attestor is missing: without it nothing proves %s", g.Proof)
-	case g.Proof == innate.CgroupUID && g.Cgroup == 0:
+	case g.Proof >= innate.CgroupUID && g.Cgroup == 0:
 		return errors.New("Generation.Cgroup is missing: without it nothing proves cgroup+uid")
 	case c.Attestor != nil && g.UID == 0:
 		return errors.New("Generation.UID is 0: an app needs a uid of its own, for 0 is also what a vanished socket reports")

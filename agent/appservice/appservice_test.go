@@ -311,7 +311,7 @@ func TestAnIncompleteConfigIsRefusedByName(t *testing.T) {
 		"Secret":   func(c *appservice.Config) { c.Secret = "short" },
 		"Tokens":   func(c *appservice.Config) { c.Tokens = nil },
 		"Audit":    func(c *appservice.Config) { c.Audit = nil },
-		"Proof":    func(c *appservice.Config) { c.Generation.Proof = innate.NetNS },
+		"Proof":    func(c *appservice.Config) { c.Generation.Proof = innate.NetNS + 1 },
 		"Attestor": func(c *appservice.Config) { c.Attestor = nil },
 		"Cgroup":   func(c *appservice.Config) { c.Generation.Cgroup = 0 },
 		"appservice, servicefabric, azureml or arc": func(c *appservice.Config) { c.Shape = "cloudshell" },

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"innate/agent/caller"
+	"innate/agent/launch"
+)
+
+const (
+	settled     = time.Second            // a program that nobody can ask is well when it goes on so long
+	firstAsk    = 50 * time.Millisecond  // until a new generation is asked again; doubled each time
+	longestAsk  = time.Second            // ... up to this
+	askPatience = 10 * time.Second       // for one answer
+	acceptance  = 500 * time.Millisecond // within which a program takes a connection that it is offered
+	mostAnswer  = 64 << 10               // bytes of an answer's head that are looked at
+)
+
+// getsWell returns nil once a new generation is well; the error says why it
+// was not within Config.Well.
+func (i *Instance) getsWell(ctx context.Context, g *Generation) error {
+	ask := i.question(g)
+	if ask == nil {
+		if within(g.exited, settled) {
+			return fmt.Errorf("it ended at once, with exit code %d", g.status)
+		}
+		return ctx.Err()
+	}
+	limit := i.apps.agent.config.Well
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for pause := firstAsk; ; pause = min(2*pause, longestAsk) {
+		err := ask(ctx)
+		if err == nil {
+			return nil
+		}
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+			continue
+		case <-g.exited:
+			err = fmt.Errorf("it ended with exit code %d before it was well", g.status)
+		case <-ctx.Done():
+			err = fmt.Errorf("after %s: %w", limit, err)
+		}
+		again.Stop()
+		return err
+	}
+}
+
+// question is how to ask a generation whether it is well: its command, else its
+// app's path; nil when there is neither.
+func (i *Instance) question(g *Generation) func(context.Context) error {
+	s := i.apps
+	p, placed := s.agent.placed.get(i.App)
+	switch {
+	case len(i.check) > 0:
+		return func(ctx context.Context) error { return s.askCommand(ctx, g, i.check) }
+	case placed && p.HealthCheck != "" && g.Serves != 0:
+		return func(ctx context.Context) error { return g.askPath(ctx, p.HealthCheck) }
+	}
+	return nil
+}
+
+// askPath wants an answer of 2xx, as App Service does, from the generation itself.
+func (g *Generation) askPath(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	c, err := g.place.dial(ctx, g.Serves)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Now()) })
+	defer stop()
+	if err := g.place.holds(c); err != nil {
+		return err
+	}
+	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", g.Serves, path), nil)
+	if err != nil {
+		return err
+	}
+	req.Close = true
+	req.Header.Set("User-Agent", "innate-health-check")
+	if err := req.Write(c); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(c, mostAnswer)), req)
+	if err != nil {
+		return fmt.Errorf("GET %s: %w", path, err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("GET %s: %s", path, resp.Status)
+	}
+	return nil
+}
+
+// holds refuses a connection that we made to a program outside the place: the
+// old generation may still have the port, or anybody may have taken it.
+func (p *place) holds(c *net.TCPConn) error {
+	if p.diag == nil || p.cgroup == nil {
+		return nil
+	}
+	for late := time.Now().Add(acceptance); ; time.Sleep(time.Millisecond) {
+		facts, err := p.diag.Attest(c)
+		switch {
+		case errors.Is(err, caller.ErrPeerGone) && time.Now().Before(late): // not accepted yet
+		case err != nil:
+			return fmt.Errorf("who answers at %s: %w", c.RemoteAddr(), err)
+		case facts.Cgroup != p.cgroup.ID:
+			return fmt.Errorf("another program serves at %s", c.RemoteAddr())
+		default:
+			return nil
+		}
+	}
+}
+
+// askCommand runs a command beside the generation and wants it to end with 0.
+func (s *apps) askCommand(ctx context.Context, g *Generation, command []string) error {
+	spec, err := s.beside(g)
+	if err != nil {
+		return err
+	}
+	spec.Args = command
+	p, err := launch.Start(spec)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { p.Signal(syscall.SIGKILL) })
+	defer stop()
+	status, err := p.Wait()
+	if err == nil && status != 0 {
+		err = fmt.Errorf("%s ended with exit code %d", command[0], status)
+	}
+	return err
+}
