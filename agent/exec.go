@@ -135,7 +135,7 @@ const mask = "********"
 
 // suspect are parts of names whose values are taken for secrets. It is better to
 // mask too much.
-var suspect = []string{"SECRET", "PASSWORD", "PASSWD", "PWD", "PASSPHRASE", "TOKEN", "KEY", "CREDENTIAL", "CONNECTIONSTRING", "CONNSTR", "CONNECTION_STRING", "SAS", "SIGNATURE", "COOKIE", "AUTH"}
+var suspect = []string{"SECRET", "PASSWORD", "PASSWD", "PWD", "PASSPHRASE", "TOKEN", "KEY", "CREDENTIAL", "CONNECTIONSTRING", "CONNSTR", "CONNECTION_STRING", "SAS", "SIGNATURE", "COOKIE", "AUTHORIZATION"}
 
 // masked hides secrets in an environment: by the names that say so, the
 // password in an address, and the endpoint's secret wherever it stands.

@@ -332,39 +332,6 @@ func (s *session) vmCommand() *cobra.Command {
 	return cmd
 }
 
-func (s *session) appCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "app", Short: "Web apps, functions and APIs"}
-	var p placing
-	var host, kind string
-	var runAs []int
-	create := &cobra.Command{
-		Use: "create NAME", Short: "Make one", Args: cobra.ExactArgs(1),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			ctx := cmd.Context()
-			machine, err := machineOf(ctx, c, host)
-			if err != nil {
-				return err
-			}
-			plan, err := ensurePlan(ctx, c, p.group, machine)
-			if err != nil {
-				return err
-			}
-			props := map[string]any{"serverFarmId": plan}
-			if len(runAs) > 0 {
-				props["runAs"] = runAs
-			}
-			return s.create(ctx, c, p, typeSite, args[0], map[string]any{"kind": kind, "properties": props})
-		}),
-	}
-	p.flags(create, true)
-	create.Flags().StringVar(&host, "host", "", "`machine` that it is placed on; not needed where there is one")
-	create.Flags().StringVar(&kind, "kind", "app", "app, functionapp or api")
-	create.Flags().IntSliceVar(&runAs, "run-as", nil, "`uids` that may run as the app, beside root")
-	cmd.AddCommand(create, s.settingsCommand(), s.listCommand(typeSite), s.showCommand(typeSite), s.switchCommand(typeSite),
-		s.deleteCommand(typeSite, "its identity, its grants and its endpoint"))
-	return cmd
-}
-
 // ensurePlan makes the plan through which an app is placed: one a machine and group.
 func ensurePlan(ctx context.Context, c *admin.Client, group string, machine innate.ResourceID) (innate.ResourceID, error) {
 	if err := ensureGroup(ctx, c, group); err != nil {
