@@ -1,6 +1,9 @@
 package agent
 
-import "net"
+import (
+	"net"
+	"strings"
+)
 
 // ParseTicket reads a join string and returns where it leads.
 func ParseTicket(s string) (address, name string, err error) {
@@ -21,3 +24,6 @@ func Receive(c *net.UnixConn) (messages, files int, err error) {
 		messages++
 	}
 }
+
+// CheckRange is the rule for the uids of apps; subuid is the text of /etc/subuid.
+func CheckRange(base uint32, subuid string) error { return checkRange(base, strings.NewReader(subuid)) }

@@ -1,11 +1,16 @@
 package agent
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"sync"
 
 	"innate"
@@ -21,10 +26,27 @@ type uids struct {
 	app map[string]uint32 // by resource key; as in the file
 }
 
-// mostUIDs bounds the range above the base.
-const mostUIDs = 100_000_000
+const (
+	mostUIDs   = 100_000_000   // bounds the range above the base
+	highestUID = 1<<31 - 2     // above it, some programs see negative numbers
+	systemUIDs = 1000          // and below are the system's own
+	nobodyUID  = 65534         //
+	dynamicLow = 61184         // systemd's DynamicUser= ...
+	dynamicTop = 65519         // ... up to here
+	subUIDs    = "/etc/subuid" // what people may give to their containers (subuid(5))
+)
 
 func openUIDs(path string, base uint32) (*uids, error) {
+	subuid, err := os.Open(subUIDs)
+	if err == nil {
+		defer subuid.Close()
+		err = checkRange(base, subuid)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = checkRange(base, strings.NewReader(""))
+	}
+	if err != nil {
+		return nil, err
+	}
 	u := &uids{path: path, base: base, app: map[string]uint32{}}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -33,10 +55,58 @@ func openUIDs(path string, base uint32) (*uids, error) {
 	if err == nil {
 		err = json.Unmarshal(b, &u.app)
 	}
+	if err == nil {
+		err = u.check()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("reading which app has which uid: %w", err)
+		return nil, fmt.Errorf("reading which app has which uid: %s: %w", path, err)
 	}
 	return u, nil
+}
+
+// checkRange refuses a range of uids that others give away too, by themselves or
+// by subuid, whose lines are "user:first:count".
+func checkRange(base uint32, subuid io.Reader) error {
+	first, last := uint64(base)+1, uint64(base)+mostUIDs
+	meets := func(low, high uint64) bool { return first <= high && low <= last }
+	advice := fmt.Sprintf("apps would get the uids from %d to %d", first, last)
+	switch {
+	case last > highestUID:
+		return fmt.Errorf("%s: want none above %d", advice, uint64(highestUID))
+	case meets(0, systemUIDs), meets(nobodyUID, nobodyUID+1), meets(dynamicLow, dynamicTop):
+		return fmt.Errorf("%s: up to %d, from %d to %d and %d are the system's own", advice, systemUIDs, dynamicLow, dynamicTop, nobodyUID)
+	}
+	lines := bufio.NewScanner(subuid)
+	for lines.Scan() {
+		fields := strings.Split(strings.TrimSpace(lines.Text()), ":")
+		if len(fields) != 3 {
+			continue // a comment, or what no tool would read either
+		}
+		low, err := strconv.ParseUint(fields[1], 10, 32)
+		count, countErr := strconv.ParseUint(fields[2], 10, 32)
+		if err != nil || countErr != nil || count == 0 {
+			continue
+		}
+		if meets(low, low+count-1) {
+			return fmt.Errorf("%s: %s gives those from %d to %d to %s", advice, subUIDs, low, low+count-1, fields[0])
+		}
+	}
+	return lines.Err()
+}
+
+// check refuses a map by which two apps would be one, or an app somebody else.
+func (u *uids) check() error {
+	has := map[uint32]string{}
+	for app, uid := range u.app {
+		if other, ok := has[uid]; ok {
+			return fmt.Errorf("%s and %s both have uid %d", app, other, uid)
+		}
+		if uid <= systemUIDs {
+			return fmt.Errorf("%s has uid %d, which is the system's", app, uid)
+		}
+		has[uid] = app
+	}
+	return nil
 }
 
 // of returns an app's uid; a new one is on disk before it is used.
@@ -48,9 +118,13 @@ func (u *uids) of(app innate.ResourceID) (uint32, error) {
 	}
 	next := u.base
 	for _, uid := range u.app {
-		next = max(next, uid)
+		if uid-u.base <= mostUIDs { // another base was configured before
+			next = max(next, uid)
+		}
 	}
-	if next++; next-u.base > mostUIDs {
+	for next++; isUser(next); next++ {
+	}
+	if next-u.base > mostUIDs {
 		return 0, fmt.Errorf("no uid is left above %d", u.base)
 	}
 	u.app[app.Key()] = next
@@ -63,4 +137,10 @@ func (u *uids) of(app innate.ResourceID) (uint32, error) {
 		return 0, fmt.Errorf("writing which app has which uid: %w", err)
 	}
 	return next, nil
+}
+
+// isUser reports whether somebody has that uid already.
+func isUser(uid uint32) bool {
+	_, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	return err == nil
 }
