@@ -27,3 +27,6 @@ func Receive(c *net.UnixConn) (messages, files int, err error) {
 
 // CheckRange is the rule for the uids of apps; subuid is the text of /etc/subuid.
 func CheckRange(base uint32, subuid string) error { return checkRange(base, strings.NewReader(subuid)) }
+
+// Masked is what is shown of an environment.
+func Masked(env []string) []string { return masked(env) }

@@ -22,6 +22,7 @@ const (
 	askPatience = 10 * time.Second       // for one answer
 	acceptance  = 500 * time.Millisecond // within which a program takes a connection that it is offered
 	mostAnswer  = 64 << 10               // bytes of an answer's head that are looked at
+	mostTries   = 64                     // connections until one is the generation's own
 )
 
 // getsWell returns nil once a new generation is well; the error says why it
@@ -74,16 +75,13 @@ func (i *Instance) question(g *Generation) func(context.Context) error {
 func (g *Generation) askPath(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	c, err := g.place.dial(ctx, g.Serves)
+	c, err := g.reach(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Now()) })
 	defer stop()
-	if err := g.place.holds(c); err != nil {
-		return err
-	}
 	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", g.Serves, path), nil)
 	if err != nil {
 		return err
@@ -104,6 +102,26 @@ func (g *Generation) askPath(ctx context.Context, path string) error {
 	return nil
 }
 
+// reach connects to the generation's own program. Where it shares its port with
+// the old generation (SO_REUSEPORT), the kernel chooses one of the two each time.
+func (g *Generation) reach(ctx context.Context) (*net.TCPConn, error) {
+	for tries := 1; ; tries++ {
+		c, err := g.place.dial(ctx, g.Serves)
+		if err != nil {
+			return nil, err
+		}
+		if err = g.place.holds(c); err == nil {
+			return c, nil
+		}
+		c.Close()
+		if !errors.Is(err, errAnother) || tries == mostTries {
+			return nil, err
+		}
+	}
+}
+
+var errAnother = errors.New("another program serves there")
+
 // holds refuses a connection that we made to a program outside the place: the
 // old generation may still have the port, or anybody may have taken it.
 func (p *place) holds(c *net.TCPConn) error {
@@ -117,7 +135,7 @@ func (p *place) holds(c *net.TCPConn) error {
 		case err != nil:
 			return fmt.Errorf("who answers at %s: %w", c.RemoteAddr(), err)
 		case facts.Cgroup != p.cgroup.ID:
-			return fmt.Errorf("another program serves at %s", c.RemoteAddr())
+			return fmt.Errorf("who answers at %s: %w", c.RemoteAddr(), errAnother)
 		default:
 			return nil
 		}

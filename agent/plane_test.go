@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == "serve" {
+		log.Fatal(serveAsApp())
+	}
 	os.Exit(m.Run())
 }
 
