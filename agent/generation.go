@@ -79,7 +79,8 @@ func newGeneration(app innate.ResourceID, number int, now time.Time) *Generation
 	return g
 }
 
-// End closes the endpoint, asks the processes to end and, after Config.Grace, kills them. It does not wait.
+// End asks the processes to end and, after Config.Grace, kills them. The endpoint
+// serves until they have ended. It does not wait.
 func (g *Generation) End() { g.end() }
 
 // Over is closed when the last process is gone and the endpoint with it.
@@ -163,21 +164,23 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	spec := s.surroundings(g)
 	spec.Args, spec.Dir, spec.Env = r.args, r.dir, environment(env, a.direct(), r.env, a.config.Env, settings)
 	spec.Stdin, spec.Stdout, spec.Stderr = r.stdin, r.stdout, r.stderr
-	// The endpoint serves before the app can ask.
+	// The endpoint serves before the app can ask, and until it can ask no more: a
+	// program that is asked to end may have calls to finish.
+	open, shut := context.WithCancel(context.WithoutCancel(ctx))
 	serving := make(chan error, 1)
 	go func() {
 		defer close(serving)
-		serving <- endpoint.Run(ctx)
+		serving <- endpoint.Run(open)
 	}()
 	if g.process, err = launch.Start(spec); err != nil {
-		g.end()
+		shut()
 		<-serving
 		return nil, err
 	}
 	g.PID, g.dir = g.process.PID, r.dir
 	started = true
 	close(g.begun)
-	go s.attend(ctx, g, serving)
+	go s.attend(ctx, g, serving, shut)
 	return g, nil
 }
 
@@ -243,7 +246,7 @@ func (s *apps) endpoint(g *Generation) (_ *appservice.Endpoint, env []string, er
 }
 
 // attend sees a generation to its end: its last process gone, or told to end.
-func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error) {
+func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error, shut func()) {
 	a := s.agent
 	go func() {
 		defer close(g.exited)
@@ -258,12 +261,11 @@ func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error) 
 	case <-ctx.Done():
 		s.terminate(g)
 	case err := <-serving: // what was created together ends together
-		if ctx.Err() == nil {
-			a.config.Log.Error("an app's endpoint ended by itself; the app ends with it", "app", g.App, "generation", g.Generation, "err", err)
-		}
+		a.config.Log.Error("an app's endpoint ended by itself; the app ends with it", "app", g.App, "generation", g.Generation, "err", err)
 		s.terminate(g)
 	}
-	g.end()
+	within(g.lastGone, dying)
+	shut()
 	if err := <-serving; err != nil {
 		a.config.Log.Warn("closing an app's endpoint", "app", g.App, "generation", g.Generation, "err", err)
 	}
@@ -294,6 +296,9 @@ func (s *apps) lastOf(g *Generation) <-chan struct{} {
 	}
 	return empty
 }
+
+// dying is how long a killed process may take to be gone before its endpoint is shut.
+const dying = time.Second
 
 // terminate asks the processes of g to end, and kills what is left after the grace.
 func (s *apps) terminate(g *Generation) {
