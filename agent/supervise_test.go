@@ -274,18 +274,3 @@ func TestAnIsolatedAppIsOutOfEverybodysReach(t *testing.T) {
 		t.Errorf("its port from outside: got %d %v, want a refused connection", status, err)
 	}
 }
-
-func TestOfWhatRunsAUserSeesWhatHeMayRun(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("becoming another user needs root")
-	}
-	p := newPlane(t)
-	pl := app()
-	p.place(pl)
-	a := p.start(nil)
-	a.detach(t, agent.RunRequest{}, "exec sleep 60")
-	all, err := agent.ReadRunning(a.socket())
-	if err != nil || len(all) != 1 || all[0].State != "serving" || all[0].Processes != 1 || all[0].PID == 0 {
-		t.Errorf("root sees %+v %v, want the one that runs", all, err)
-	}
-}

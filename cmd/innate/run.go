@@ -180,7 +180,7 @@ func (s *session) tellStarted(started <-chan agent.Started, detached bool) {
 	for st := range started {
 		if st.Assurance < innate.CgroupUID && !warned {
 			warned = true
-			fmt.Fprintf(s.diagnostics, "innate run: the callers of %s are proved by %s only, so %s: %s\n",
+			fmt.Fprintf(s.diagnostics, "innate run: the callers of %s are proved by %s and no better, so %s: %s\n",
 				st.App.Name(), st.Assurance, mayBe(st), strings.ReplaceAll(st.Why, "\n", "; "))
 		}
 		if detached {
