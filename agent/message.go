@@ -173,7 +173,9 @@ func (l *line) send(v any, files ...*os.File) error {
 		if err != nil {
 			return err
 		}
-		b = b[n:]
+		if b = b[n:]; len(b) == 0 {
+			return nil // whoever has it all may have answered and hung up: even an empty write fails then
+		}
 	}
 	_, err = l.conn.Write(b)
 	return err
