@@ -101,12 +101,23 @@ func (s *apps) instances(app innate.ResourceID, number int) (found []*Instance) 
 	return found
 }
 
+const mostInstances = 256 // of an app: they may be started by somebody who is not root
+
 // keep makes a place for a program that is to be kept running.
 func (s *apps) keep(i *Instance) (context.Context, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.startable(i.App); err != nil {
 		return nil, err
+	}
+	others := 0
+	for k := range s.kept {
+		if k.App.Equal(i.App) {
+			others++
+		}
+	}
+	if others >= mostInstances {
+		return nil, fmt.Errorf("%s runs %d times here already: stop some with 'innate app stop'", i.App.Name(), others)
 	}
 	ctx, end := context.WithCancel(s.ctx)
 	i.end = end

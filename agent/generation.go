@@ -172,7 +172,10 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 		defer close(serving)
 		serving <- endpoint.Run(open)
 	}()
-	if g.process, err = launch.Start(spec); err != nil {
+	if err = s.record(ctx, "start-app", g, nil); err == nil {
+		g.process, err = launch.Start(spec)
+	}
+	if err != nil {
 		shut()
 		<-serving
 		return nil, err
@@ -273,14 +276,23 @@ func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error, 
 	if err := g.place.remove(a.host()); err != nil {
 		a.config.Log.Warn("removing what was made for an app", "app", g.App, "generation", g.Generation, "err", err)
 	}
-	err := a.audit.Record(context.WithoutCancel(ctx), audit.Event{
-		Time: a.config.Now(), Action: "end-app", Allowed: true, Target: string(g.App), Host: string(a.machine.Machine),
-		Detail: map[string]string{"generation": strconv.Itoa(g.Generation), "status": strconv.Itoa(g.status)},
-	})
-	if err != nil {
+	if err := s.record(context.WithoutCancel(ctx), "end-app", g, map[string]string{"status": strconv.Itoa(g.status)}); err != nil {
 		a.config.Log.Warn("recording the end of an app", "app", g.App, "generation", g.Generation, "err", err)
 	}
 	s.remove(g)
+}
+
+// record writes down what becomes of a generation.
+func (s *apps) record(ctx context.Context, action string, g *Generation, detail map[string]string) error {
+	a := s.agent
+	if detail == nil {
+		detail = map[string]string{}
+	}
+	detail["generation"] = strconv.Itoa(g.Generation)
+	return a.audit.Record(ctx, audit.Event{
+		Time: a.config.Now(), Action: action, Allowed: true, Target: string(g.App), Name: g.App.Name(),
+		Host: string(a.machine.Machine), Assurance: g.Assurance, Detail: detail,
+	})
 }
 
 // lastOf is closed when the last process of g has ended: the kernel says so of

@@ -27,13 +27,13 @@ type uids struct {
 }
 
 const (
-	mostUIDs   = 100_000_000   // bounds the range above the base
-	highestUID = 1<<31 - 2     // above it, some programs see negative numbers
-	systemUIDs = 1000          // and below are the system's own
-	nobodyUID  = 65534         //
-	dynamicLow = 61184         // systemd's DynamicUser= ...
-	dynamicTop = 65519         // ... up to here
-	subUIDs    = "/etc/subuid" // what people may give to their containers (subuid(5))
+	mostUIDs   = 100_000_000 // bounds the range above the base
+	highestUID = 1<<31 - 2   // above it, some programs see negative numbers
+	systemUIDs = 1000        // and below are the system's own
+	nobodyUID  = 65534       // and the next is no uid in 16 bits
+	dynamicLow = 61184       // systemd's DynamicUser=, from here
+	dynamicTop = 65519       // to here
+	subUIDs    = "/etc/subuid"
 )
 
 func openUIDs(path string, base uint32) (*uids, error) {
