@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -184,6 +185,60 @@ func TestAnAppOfArcsShapeLeavesNothingOnTheHostAndSeesNobodyElses(t *testing.T) 
 	if err != nil || len(left) > 0 {
 		t.Errorf("%v are left, %v", left, err)
 	}
+}
+
+// A program of any shape, and the machine's, is tended as an app of App Service's is.
+func TestAProgramOfEveryShapeIsRotatedAndLookedInto(t *testing.T) {
+	t.Parallel()
+	p := innatetest.Start(t, innatetest.WithPrograms(t))
+	api := p.App("api")
+	socket := p.Dir.AgentSocket()
+	tended := func(name string, app innate.ResourceID, shape appservice.Shape) {
+		t.Run(name, func(t *testing.T) {
+			mountable(t, shape)
+			run := agent.RunRequest{
+				App: string(app), Endpoint: shape, Args: []string{"sleep", "600"}, Dir: "/", Env: os.Environ(),
+				Detach: true, Check: []string{innatetest.Program(t), "sample", "token"},
+			}
+			if _, err := agent.Run(socket, run); err != nil {
+				t.Fatal(err)
+			}
+			if err := agent.Rotate(socket, string(app), 0, false); err != nil {
+				t.Errorf("rotating it: %v", err)
+			}
+			look := func(args ...string) string {
+				said := empty(t)
+				status, err := agent.Exec(socket, agent.ConsoleRequest{App: string(app), Args: args, Stdout: said, Stderr: said})
+				if status != 0 || err != nil {
+					t.Errorf("%s inside: %d %v\n%s", args[0], status, err, content(t, said))
+				}
+				return content(t, said)
+			}
+			if token := look(innatetest.Program(t), "sample", "token"); !strings.Contains(token, `"oid"`) {
+				t.Errorf("a console in it got the token %q", token)
+			}
+			env, err := agent.ReadVariables(socket, string(app), 0)
+			shown := strings.Join(env, "\n")
+			if err != nil || !strings.Contains(shown, "_ENDPOINT=http") {
+				t.Errorf("its variables are %q, %v", env, err)
+			}
+			for secret := range strings.FieldsSeq(look("sh", "-c", "echo $IDENTITY_HEADER $MSI_SECRET")) {
+				if strings.Contains(shown, secret) {
+					t.Errorf("%q is among its variables: %q", secret, env)
+				}
+			}
+			if err := agent.Logs(t.Context(), socket, string(app), false, io.Discard); err != nil {
+				t.Errorf("its log: %v", err)
+			}
+			if err := agent.End(socket, string(app), 0, false); err != nil {
+				t.Errorf("ending it: %v", err)
+			}
+		})
+	}
+	for _, shape := range shapes {
+		tended(string(shape), api.ID(), shape)
+	}
+	tended("the machine", p.Agent.Machine(), appservice.Arc)
 }
 
 // checkShapes lets a program print a token in each of these shapes.

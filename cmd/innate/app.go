@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"innate"
 	"innate/admin"
 	"innate/agent"
 )
@@ -77,6 +78,15 @@ func (s *session) appCreate() *cobra.Command {
 	return cmd
 }
 
+// called is what this host's agent knows a workload by: an app by its name, and
+// the machine itself by its id, which is no app's.
+func called(workload innate.ResourceID) string {
+	if workload.Is(typeSite) {
+		return workload.Name()
+	}
+	return string(workload)
+}
+
 func (s *session) appPS() *cobra.Command {
 	var socket string
 	cmd := &cobra.Command{
@@ -97,7 +107,7 @@ func (s *session) appPS() *cobra.Command {
 					processes = strconv.Itoa(r.Processes)
 				}
 				rows = append(rows, []string{
-					r.App.Name(), strconv.Itoa(r.Generation), r.State, strconv.Itoa(r.PID), processes, strconv.Itoa(int(r.UID)),
+					called(r.App), strconv.Itoa(r.Generation), r.State, strconv.Itoa(r.PID), processes, strconv.Itoa(int(r.UID)),
 					time.Since(r.Created).Truncate(time.Second).String(), r.Assurance.String(), strconv.Itoa(r.Port), serves,
 				})
 			}

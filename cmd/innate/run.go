@@ -184,7 +184,7 @@ func (s *session) tellStarted(started <-chan agent.Started, detached bool) {
 				st.App.Name(), st.Assurance, mayBe(st), strings.ReplaceAll(st.Why, "\n", "; "))
 		}
 		if detached {
-			s.say(st, "%s runs: generation %d, process %d. What it writes: innate app logs %s", st.App.Name(), st.Generation, st.PID, st.App.Name())
+			s.say(st, "%s runs: generation %d, process %d. What it writes: innate app logs %s", st.App.Name(), st.Generation, st.PID, called(st.App))
 		}
 	}
 }
