@@ -57,6 +57,21 @@ func (r running) log(t *testing.T, app string) string {
 	return b.String()
 }
 
+// follow reads the log of the app until stopped.
+func (r running) follow(t *testing.T) (lines *bufio.Reader, stop func()) {
+	t.Helper()
+	in, out := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	followed := make(chan error, 1)
+	go func() { followed <- agent.Logs(ctx, r.socket(), "api", true, out) }()
+	return bufio.NewReader(in), func() {
+		cancel()
+		if err := <-followed; err != nil {
+			t.Errorf("the follower ended with: %v", err)
+		}
+	}
+}
+
 func TestAProgramIsStartedAgainAsItsRunSays(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -169,8 +184,21 @@ func TestALogIsBoundedAndKeepsTheEnd(t *testing.T) {
 	p := newPlane(t)
 	p.place(app())
 	a := p.start(nil)
-	a.detach(t, agent.RunRequest{}, `yes "a line of the app's which is not short at all" | head -c 12000000; echo; echo the end; exec sleep 60`)
-	eventually(t, "the end is in the log", func() bool { return strings.HasSuffix(a.log(t, "api"), " g1 the end\n") })
+	a.detach(t, agent.RunRequest{}, `yes $(printf %01000d 0) | head -c 12000000; echo; echo the end; exec sleep 60`)
+	lines, stop := a.follow(t)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("the log ends with %q: %v", line, err)
+		}
+		if strings.HasSuffix(line, " g1 the end\n") {
+			break
+		}
+	}
+	stop()
+	if !strings.HasSuffix(a.log(t, "api"), " g1 the end\n") {
+		t.Error("the end is not kept")
+	}
 	var size, files int64
 	filepath.WalkDir(filepath.Join(a.dir, "run", "logs"), func(path string, d fs.DirEntry, err error) error {
 		if info, infoErr := d.Info(); err == nil && infoErr == nil && !d.IsDir() {
@@ -188,12 +216,8 @@ func TestAFollowerOfALogHearsWhatIsWritten(t *testing.T) {
 	p := newPlane(t)
 	p.place(app())
 	a := p.start(nil)
-	r, w := io.Pipe()
-	ctx, stop := context.WithCancel(t.Context())
-	followed := make(chan error, 1)
-	go func() { followed <- agent.Logs(ctx, a.socket(), "api", true, w) }()
+	lines, stop := a.follow(t)
 	a.detach(t, agent.RunRequest{}, "echo first; exec sleep 60")
-	lines := bufio.NewReader(r)
 	if line, err := lines.ReadString('\n'); !strings.HasSuffix(line, " g1 first\n") {
 		t.Errorf("got %q %v", line, err)
 	}
@@ -202,9 +226,6 @@ func TestAFollowerOfALogHearsWhatIsWritten(t *testing.T) {
 		t.Errorf("got %q %v", line, err)
 	}
 	stop()
-	if err := <-followed; err != nil {
-		t.Errorf("the follower ended with: %v", err)
-	}
 }
 
 func TestTheEndOfTheLastProcessIsTheEndOfTheEndpoint(t *testing.T) {
