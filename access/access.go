@@ -144,6 +144,10 @@ func (a *Access) refusal(who innate.Principal, do Action, at innate.Scope, why s
 	return Decision{Why: why, Smallest: a.index.smallest(do)}
 }
 
+// Identities are the object ids under which something may be granted to who: its
+// own and those of every group it is in.
+func (a *Access) Identities(who innate.Principal) []innate.ObjectID { return a.identities(who.Object) }
+
 // identities are a principal and every group it is in.
 func (a *Access) identities(id innate.ObjectID) []innate.ObjectID {
 	return append([]innate.ObjectID{id}, a.config.Directory.Groups(id)...)

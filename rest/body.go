@@ -20,8 +20,11 @@ const (
 // for bad JSON, duplicate members, nesting over 64 or trailing data. Two
 // readers of a body with a duplicate member may see different things; nobody
 // here gets to see either.
-func Read(r *http.Request, v any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+func Read(r *http.Request, v any) error { return ReadUpTo(r, v, maxBody) }
+
+// ReadUpTo is Read for a body of up to limit bytes.
+func ReadUpTo(r *http.Request, v any, limit int64) error {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {

@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // An Error is an answer in the envelope that ARM, Graph and Key Vault clients
@@ -25,7 +27,9 @@ type Error struct {
 	Message string
 	Inner   string // innererror.code, such as ForbiddenByRbac
 	Target  string
-	Cause   error
+	// RetryAfter is when to ask again, if that is known: clients do (control-plane T11).
+	RetryAfter time.Duration
+	Cause      error
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
@@ -85,6 +89,9 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		body.Error.Inner = &innerCode{e.Inner}
 	}
 	w.Header().Set("x-ms-error-code", e.Code) // the Go SDK looks here first
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+	}
 	Write(w, e.Status, body)
 }
 

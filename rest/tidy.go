@@ -29,7 +29,11 @@ func RequestID(ctx context.Context) string {
 // Tidy wraps a handler: it collapses doubled slashes in the path in place (never
 // a redirect), echoes x-ms-client-request-id, adds x-ms-request-id and
 // x-ms-correlation-request-id and Cache-Control: no-cache, refuses bodies over 1 MiB.
-func Tidy(next http.Handler) http.Handler {
+func Tidy(next http.Handler) http.Handler { return TidyUpTo(maxBody, next) }
+
+// TidyUpTo is Tidy for a surface that takes bodies of up to limit bytes; Read
+// still takes no more than 1 MiB.
+func TidyUpTo(limit int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := innate.NewGUID()
 		h := w.Header()
@@ -41,12 +45,12 @@ func Tidy(next http.Handler) http.Handler {
 		}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
 		r.URL = collapse(r.URL)
-		if r.ContentLength > maxBody {
+		if r.ContentLength > limit {
 			h.Set("Connection", "close") // what follows is not read
-			WriteError(w, r, &http.MaxBytesError{Limit: maxBody})
+			WriteError(w, r, &http.MaxBytesError{Limit: limit})
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		next.ServeHTTP(w, r)
 	})
 }
