@@ -14,6 +14,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 )
 
 // version is the first of sealed bytes: AES-256-GCM, a random nonce of 12 bytes
@@ -26,7 +28,12 @@ const keySize = 32
 // A Key seals and opens. Associated data binds a ciphertext to its place:
 // opened anywhere else it is an error. Nonces are random, so one key is good
 // for 2³² seals (NIST SP 800-38D §8.3).
-type Key struct{ aead cipher.AEAD }
+//
+// A master key may be replaced while it is in use: it seals with the newest, and
+// until the process ends still opens what an older one sealed.
+type Key struct {
+	aeads atomic.Pointer[[]cipher.AEAD] // newest first, one at least
+}
 
 func newKey(raw []byte) (*Key, error) {
 	if len(raw) != keySize {
@@ -40,7 +47,15 @@ func newKey(raw []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Key{aead}, nil
+	k := new(Key)
+	k.aeads.Store(&[]cipher.AEAD{aead})
+	return k, nil
+}
+
+// succeed puts a newer key in front.
+func (k *Key) succeed(newer *Key) {
+	all := append(slices.Clone(*newer.aeads.Load()), *k.aeads.Load()...)
+	k.aeads.Store(&all)
 }
 
 func randomKey() []byte {
@@ -69,9 +84,19 @@ func (k *Key) DataKey(wrapped, aad []byte) (*Key, error) {
 
 // Seal encrypts plain; the format's version and the random nonce stand first.
 func (k *Key) Seal(plain, aad []byte) []byte {
-	sealed := make([]byte, 1, 1+k.aead.Overhead()+len(plain))
+	newest := (*k.aeads.Load())[0]
+	sealed := make([]byte, 1, 1+newest.Overhead()+len(plain))
 	sealed[0] = version
-	return k.aead.Seal(sealed, nil, plain, aad)
+	return newest.Seal(sealed, nil, plain, aad)
+}
+
+// Reseal seals again, under the newest key, what any of them sealed.
+func (k *Key) Reseal(sealed, aad []byte) ([]byte, error) {
+	plain, err := k.Open(sealed, aad)
+	if err != nil {
+		return nil, err
+	}
+	return k.Seal(plain, aad), nil
 }
 
 // Open is the inverse of Seal; a flipped bit or another place is an error.
@@ -82,9 +107,10 @@ func (k *Key) Open(sealed, aad []byte) ([]byte, error) {
 	if sealed[0] != version {
 		return nil, fmt.Errorf("sealed bytes are of format %d: this program reads %d", sealed[0], version)
 	}
-	plain, err := k.aead.Open(nil, nil, sealed[1:], aad)
-	if err != nil {
-		return nil, errors.New("sealed bytes do not open: they were changed, moved from another place, or sealed under another key")
+	for _, aead := range *k.aeads.Load() {
+		if plain, err := aead.Open(nil, nil, sealed[1:], aad); err == nil {
+			return plain, nil
+		}
 	}
-	return plain, nil
+	return nil, errors.New("sealed bytes do not open: they were changed, moved from another place, or sealed under another key")
 }

@@ -102,7 +102,8 @@ func TestADoubtfulMasterKeyFileIsRefused(t *testing.T) {
 		"readable by the group": {string(content), 0o640, "0640"},
 		"readable by all":       {string(content), 0o604, "0604"},
 		"empty":                 {"", 0o600, "not a master key"}, // a crash between creating and writing
-		"cut short":             {string(content[:len(content)-8]), 0o600, "not a master key"},
+		"cut short":             {string(content[:len(content)-8]), 0o600, "not base64"},
+		"of another length":     {string(content[:len(content)-9]) + "\n", 0o600, "its key has"},
 		"too long":              {string(content) + "x", 0o600, "not a master key"},
 		"no header":             {strings.Repeat("x", len(content)), 0o600, "not a master key"},
 		"not base64":            {string(content[:len(content)-6]) + "!!!!!\n", 0o600, "not base64"},
