@@ -94,7 +94,9 @@ func (s *Resources) remove(ctx context.Context, tx store.Tx, who innate.Principa
 		return err
 	}
 	if gone.ID.Is(TypeVault) {
-		vaultNames.Delete(tx, strings.ToLower(gone.ID.Name()))
+		if err := s.putAway(tx, gone); err != nil {
+			return err
+		}
 	}
 	dropReferences(tx, gone)
 	rows.Delete(tx, rowOf(gone.ID))

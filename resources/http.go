@@ -54,7 +54,7 @@ func (s *Resources) allRoutes() []route {
 		at("POST", vaults+"/checknameavailability", s.checkVaultName),
 		at("GET", vaults+"/deletedvaults", s.listDeletedVaults),
 		at("GET", vaults+"/locations/{location}/deletedvaults/{name}", s.getDeletedVault),
-		at("POST", vaults+"/locations/{location}/deletedvaults/{name}/purge", s.getDeletedVault),
+		at("POST", vaults+"/locations/{location}/deletedvaults/{name}/purge", s.purgeDeletedVault),
 
 		at("GET", sub+"/resourcegroups", s.listGroups),
 		at("GET", group, s.get),
@@ -76,6 +76,7 @@ func (s *Resources) allRoutes() []route {
 		at("GET", federated+"/{credential}", s.getFederated),
 		at("PUT", federated+"/{credential}", s.putFederated),
 		at("DELETE", federated+"/{credential}", s.deleteFederated),
+		at("PUT", resource+"/accesspolicies/{operation}", s.changePolicies),
 		at("POST", resource+"/{action}", s.act),
 	}
 }

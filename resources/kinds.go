@@ -2,7 +2,6 @@ package resources
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -27,6 +26,8 @@ type kind struct {
 	computed               []string                // properties that only we write; what a client sends back is dropped
 	// create fills in what a new resource keeps for life; nil means nothing.
 	create func(r *Resource)
+	// settle completes a change of what there is, or refuses it; nil means that anything goes.
+	settle func(old, now *Resource) error
 	// check refuses properties that mean something to us and make no sense.
 	check func(s *Resources, r *Resource) error
 	// show adds the computed properties that are not kept; nil means none.
@@ -88,8 +89,9 @@ var kinds = []*kind{
 	{
 		name: TypeVault, plain: true,
 		naming:   vaultNaming,
-		known:    []string{"tenantId", "sku", "accessPolicies", "enableRbacAuthorization", "enableSoftDelete", "softDeleteRetentionInDays", "publicNetworkAccess"},
-		computed: []string{"vaultUri", "createMode", "note"},
+		known:    []string{"tenantId", "sku", propPolicies, propByRole, propSoftDelete, propRetention, propProtection, propInTime, propCreateMode, "publicNetworkAccess"},
+		computed: []string{"vaultUri", "note"},
+		settle:   settleVault,
 		check:    checkVault,
 		show:     showVault,
 	},
@@ -276,49 +278,4 @@ func checkPlan(_ *Resources, r *Resource) error {
 		err = invalid(propWorkers, "%d machines: want at most %d", len(workers), maxWorkers)
 	}
 	return err
-}
-
-// An accessPolicy is kept as data and not enforced.
-type accessPolicy struct {
-	TenantID    string              `json:"tenantId"`
-	ObjectID    string              `json:"objectId"`
-	Permissions map[string][]string `json:"permissions"`
-}
-
-func checkVault(s *Resources, r *Resource) error {
-	tenant, err := property[string](r, "tenantId")
-	if err != nil || tenant != "" && !strings.EqualFold(tenant, string(s.config.Tenant)) {
-		return invalid("tenantId", "want %s, the only tenant here", s.config.Tenant)
-	}
-	days, err := property[*int](r, "softDeleteRetentionInDays")
-	if err != nil || days != nil && (*days < 7 || *days > 90) {
-		return invalid("softDeleteRetentionInDays", "want a number from 7 to 90")
-	}
-	for _, name := range []string{"enableRbacAuthorization", "enableSoftDelete"} {
-		if _, err := property[bool](r, name); err != nil {
-			return invalid(name, "want true or false")
-		}
-	}
-	if _, err := property[[]accessPolicy](r, "accessPolicies"); err != nil {
-		return invalid("accessPolicies", "want a list of {tenantId, objectId, permissions}")
-	}
-	if _, err := property[struct{ Family, Name string }](r, "sku"); err != nil {
-		return invalid("sku", `want {"family": "A", "name": "standard"}`)
-	}
-	return nil
-}
-
-func showVault(s *Resources, r *Resource, p map[string]any) {
-	p["vaultUri"] = fmt.Sprintf("https://%s.%s/", strings.ToLower(r.ID.Name()), s.config.Endpoints.VaultSuffix)
-	orElse(p, "tenantId", s.config.Tenant)
-	orElse(p, "sku", map[string]string{"family": "A", "name": "standard"})
-	orElse(p, "accessPolicies", []any{})
-	orElse(p, "enableRbacAuthorization", true)
-	orElse(p, "enableSoftDelete", true)
-	orElse(p, "softDeleteRetentionInDays", 90)
-	orElse(p, "publicNetworkAccess", "Enabled")
-	policies, _ := property[[]accessPolicy](r, "accessPolicies")
-	if len(policies) > 0 || !says(r, "enableRbacAuthorization") {
-		p["note"] = "role assignments alone decide who may read this vault: its access policies are kept and not enforced"
-	}
 }

@@ -38,7 +38,7 @@ const (
 	TypeVault    = "Microsoft.KeyVault/vaults"
 )
 
-// Config says what Resources needs. All but OnWrite, OnDelete, Actions and Now are required.
+// Config says what Resources needs. All but OnWrite, OnDelete, OnPurge, Actions and Now are required.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -50,6 +50,8 @@ type Config struct {
 	OnWrite []func(tx store.Tx, old, now *Resource) error
 	// OnDelete runs in the transaction that removes a resource, before its row and identity go.
 	OnDelete []func(tx store.Tx, gone *Resource) error
+	// OnPurge runs in the transaction that removes a deleted vault for good.
+	OnPurge []func(tx store.Tx, gone *Resource) error
 	// Actions are what other nouns serve as POST {resource}/{action}, by type and
 	// action in lower case: microsoft.hybridcompute/machines/join.
 	Actions map[string]Action

@@ -339,7 +339,7 @@ func TestVaultNamesAreUniqueOnThePlatform(t *testing.T) {
 	w.group()
 	var told []string
 	w.OnVault(func(name string) { told = append(told, name) })
-	a := w.must("PUT", vault, `{"properties":{"accessPolicies":[{"tenantId":"`+tenant+`","objectId":"o","permissions":{"secrets":["get"]}}]}}`)
+	a := w.must("PUT", vault, `{"properties":{"accessPolicies":[{"tenantId":"`+tenant+`","objectId":"`+innate.NewGUID()+`","permissions":{"secrets":["get"]}}]}}`)
 	for name, want := range map[string]any{
 		"vaultUri": "https://kv1.vault.example.org:8443/", "enableRbacAuthorization": true, "enableSoftDelete": true,
 		"softDeleteRetentionInDays": 90.0, "tenantId": tenant, "publicNetworkAccess": "Enabled",
@@ -348,8 +348,8 @@ func TestVaultNamesAreUniqueOnThePlatform(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, got, want)
 		}
 	}
-	if !strings.Contains(a.text("properties", "note"), "not enforced") {
-		t.Errorf("nothing says that the access policy is not enforced: %s", a.Body)
+	if !strings.Contains(a.text("properties", "note"), "count once enableRbacAuthorization is false") {
+		t.Errorf("nothing says that the access policy does not count: %s", a.Body)
 	}
 	w.must("PUT", sub+"/resourceGroups/rg2", `{}`)
 	w.send("PUT", sub+"/resourceGroups/rg2/providers/Microsoft.KeyVault/vaults/KV1", `{}`).is(409, "VaultAlreadyExists")
@@ -366,9 +366,13 @@ func TestVaultNamesAreUniqueOnThePlatform(t *testing.T) {
 		}
 	}
 	w.must("DELETE", vault, "")
-	w.send("PUT", sub+"/resourceGroups/rg2/providers/Microsoft.KeyVault/vaults/KV1", `{}`).is(200, "")
-	w.send("GET", sub+"/providers/Microsoft.KeyVault/locations/local/deletedVaults/kv1", "").is(404, "DeletedVaultNotFound")
-	w.send("GET", sub+"/providers/Microsoft.KeyVault/deletedVaults", "").is(200, "")
+	again := sub + "/resourceGroups/rg2/providers/Microsoft.KeyVault/vaults/KV1"
+	w.send("PUT", again, `{}`).is(409, "ConflictError")
+	if a := w.must("POST", check, `{"name":"kv1"}`); a.at("reason") != "AlreadyExists" {
+		t.Errorf("a deleted vault's name: %s", a.Body)
+	}
+	w.must("POST", sub+"/providers/Microsoft.KeyVault/locations/local/deletedVaults/kv1/purge", "")
+	w.send("PUT", again, `{}`).is(200, "")
 }
 
 func TestAppSettingsAreReadOnlyByThoseWhoMayListThem(t *testing.T) {

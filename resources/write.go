@@ -36,6 +36,7 @@ const (
 	placeAction  = "Microsoft.HybridCompute/machines/place/action"
 	joinAction   = "Microsoft.Web/serverfarms/join/action"
 	assignAction = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
+	grantAction  = "Microsoft.Authorization/roleAssignments/write"
 )
 
 // needs lists the rights that it takes to make old into now: placing on a
@@ -58,6 +59,9 @@ func needs(old, now *Resource) []need {
 	}
 	for _, id := range added(before.Identity.User, now.Identity.User) {
 		all = append(all, need{assignAction, id})
+	}
+	if old != nil && old.ByPolicy() != now.ByPolicy() {
+		all = append(all, need{grantAction, now.ID}) // it takes away what roles grant, or policies
 	}
 	return all
 }
@@ -133,7 +137,7 @@ func (s *Resources) apply(tx store.Tx, old *Resource, c change, grant func([]nee
 	case c.kind.name == TypeIdentity && old == nil:
 		err = s.giveIdentity(tx, now, true)
 	case c.kind.name == TypeVault && old == nil:
-		err = takeVaultName(tx, now.ID)
+		err = takeVaultName(tx, now.ID, c.recovers())
 	}
 	if err != nil {
 		return nil, err
@@ -151,10 +155,17 @@ func (s *Resources) draft(tx store.Tx, old *Resource, c change) (*Resource, want
 	if err != nil {
 		return nil, wanted{}, err
 	}
-	if c.patch {
+	switch {
+	case c.patch:
 		c.body.patch(now)
-	} else {
+	case old != nil || !c.recovers(): // what is recovered comes back as it was
 		c.body.put(now, c.kind)
+	}
+	delete(now.Properties, propCreateMode)
+	if old != nil && c.kind.settle != nil {
+		if err := c.kind.settle(old, now); err != nil {
+			return nil, wanted{}, err
+		}
 	}
 	if c.kind.check != nil {
 		if err := c.kind.check(s, now); err != nil {
@@ -188,6 +199,9 @@ func (s *Resources) begin(tx store.Tx, old *Resource, c change) (*Resource, erro
 	}
 	if c.patch {
 		return nil, notFound(c.id)
+	}
+	if c.recovers() {
+		return s.recovered(tx, c.id)
 	}
 	now := &Resource{ID: c.id, Location: "local", Created: clock, Changed: clock}
 	parent, err := parentOf(tx, c.id)
@@ -260,20 +274,6 @@ func checkReferences(tx store.Tx, old, now *Resource) error {
 	return nil
 }
 
-// takeVaultName makes a vault the one that answers to its name.
-func takeVaultName(tx store.Tx, id innate.ResourceID) error {
-	name := strings.ToLower(id.Name())
-	_, taken, err := vaultNames.Get(tx, name)
-	if err != nil {
-		return err
-	}
-	if taken {
-		return rest.Errorf(http.StatusConflict, "VaultAlreadyExists",
-			"the vault name %s is taken: it names a host, and is unique on the platform", id.Name())
-	}
-	return vaultNames.Put(tx, name, id)
-}
-
 // put writes a row and runs the hooks.
 func (s *Resources) put(tx store.Tx, old, now *Resource) error {
 	row, err := json.Marshal(now)
@@ -314,6 +314,9 @@ func (s *Resources) written(ctx context.Context, who innate.Principal, c change,
 	}
 	note(ev.Detail, "attached", added(before.Identity.User, now.Identity.User))
 	note(ev.Detail, "detached", added(now.Identity.User, before.Identity.User))
+	if !slices.EqualFunc(before.policies(), now.policies(), accessPolicy.equal) {
+		ev.Detail["accessPolicies"] = "changed"
+	}
 	note(ev.Detail, "placedOn", added(before.places(), now.places()))
 	note(ev.Detail, "takenFrom", added(now.places(), before.places()))
 	return ev

@@ -9,6 +9,7 @@ import (
 	"innate/access"
 	"innate/bearer"
 	"innate/rest"
+	"innate/vault"
 )
 
 // routes tells the surfaces apart by Host, then by path: login, management and
@@ -63,7 +64,7 @@ func (s *Server) routes() (http.Handler, error) {
 
 	front.login = rest.Tidy(lowerFirst(paths))
 	front.hosts = rest.Tidy(mutual)
-	front.vaults = rest.Tidy(vaults.Require(s.vault.Handler(), s.vault.Challenge))
+	front.vaults = rest.TidyUpTo(vault.MaxBody, vaults.Require(s.vault.Handler(), s.vault.Challenge))
 	front.hostsName = "hosts." + s.Platform.Domain
 	front.vaultSuffix = ".vault." + s.Platform.Domain
 	return front, nil

@@ -212,7 +212,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		DB: s.db, Audit: s.audit, Seal: master, Access: s.access, Tenant: p.Tenant,
 		Login: s.Endpoints.Login, Suffix: s.Endpoints.VaultSuffix,
 		ByName: func(name string) (innate.ResourceID, bool) { return s.resources.VaultByName(name) },
-		Now:    c.Now,
+		Now:    c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}
@@ -233,13 +233,16 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 	s.resources, err = resources.New(resources.Config{
 		DB: s.db, Audit: s.audit, Directory: s.directory, Access: s.access, Tenant: p.Tenant,
 		Endpoints: s.Endpoints,
-		OnWrite:   []func(store.Tx, *resources.Resource, *resources.Resource) error{s.hosts.Placed, s.vaultMade},
+		OnWrite:   []func(store.Tx, *resources.Resource, *resources.Resource) error{s.hosts.Placed, s.vaultWritten},
 		OnDelete: []func(store.Tx, *resources.Resource) error{
 			s.hosts.Gone,
 			s.vaultGone,
 			func(tx store.Tx, gone *resources.Resource) error {
 				return feed.Revoke(tx, client.RevokedResource, gone.ID.Key(), c.Now(), longestToken)
 			},
+		},
+		OnPurge: []func(store.Tx, *resources.Resource) error{
+			func(tx store.Tx, gone *resources.Resource) error { return s.vault.Delete(tx, gone.ID) },
 		},
 		Actions: s.hosts.Actions(),
 		Now:     c.Now,
@@ -265,22 +268,6 @@ func (s *Server) hostsAddress() string {
 	return ""
 }
 
-// vaultMade gives a new vault its data key.
-func (s *Server) vaultMade(tx store.Tx, old, now *resources.Resource) error {
-	if old != nil || !now.ID.Is(resources.TypeVault) {
-		return nil
-	}
-	return s.vault.Create(tx, now.ID)
-}
-
-// vaultGone takes a vault's secrets with it.
-func (s *Server) vaultGone(tx store.Tx, gone *resources.Resource) error {
-	if !gone.ID.Is(resources.TypeVault) {
-		return nil
-	}
-	return s.vault.Delete(tx, gone.ID)
-}
-
 // Run serves until ctx ends, then stops everything and closes the platform.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
@@ -292,6 +279,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.drain(ctx) })
 	g.Go(func() error { return s.forget(ctx) })
 	g.Go(func() error { return s.tokens.Run(ctx) })
+	g.Go(func() error { return s.vault.Run(ctx) })
 	return g.Wait()
 }
 
@@ -316,8 +304,8 @@ func (s *Server) Bundle() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.Certificate(ca.Servers).Raw})
 }
 
-// forget drops, every hour, revocations that no living token can need and
-// assertions that nobody could present again.
+// forget drops, every hour, revocations that no living token can need,
+// assertions that nobody could present again, and vaults whose time is over.
 func (s *Server) forget(ctx context.Context) error {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
@@ -333,6 +321,9 @@ func (s *Server) forget(ctx context.Context) error {
 			}
 			if err := s.tokens.Forget(ctx); err != nil && ctx.Err() == nil {
 				s.config.Log.Error("forgetting old assertions", "err", err)
+			}
+			if err := s.resources.Sweep(ctx); err != nil && ctx.Err() == nil {
+				s.config.Log.Error("purging deleted vaults", "err", err)
 			}
 		}
 	}

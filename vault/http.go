@@ -19,6 +19,9 @@ var operations = map[string]map[string]operation{
 	"secrets": {
 		http.MethodGet: (*Service).serveList,
 	},
+	"secrets/restore": {
+		http.MethodPost: (*Service).serveRestore,
+	},
 	"secrets/{name}": {
 		http.MethodPut:    (*Service).serveSet,
 		http.MethodGet:    (*Service).serveGet,
@@ -27,6 +30,9 @@ var operations = map[string]map[string]operation{
 	},
 	"secrets/{name}/versions": {
 		http.MethodGet: (*Service).serveVersions,
+	},
+	"secrets/{name}/backup": {
+		http.MethodPost: (*Service).serveBackup,
 	},
 	"secrets/{name}/{version}": {
 		http.MethodGet:   (*Service).serveGet,
@@ -83,7 +89,7 @@ func (s *Service) answer(r *http.Request, who innate.Principal) (body any, err e
 	if err != nil {
 		return nil, err
 	}
-	pattern, name, version := parse(r.URL.Path)
+	pattern, name, version := parse(r.Method, r.URL.Path)
 	op, ok := operations[pattern][r.Method]
 	if !ok {
 		return nil, rest.Errorf(http.StatusNotFound, "NotFound", "a vault has no operation %s on this path; secrets are at /secrets/{name}", r.Method)
@@ -101,10 +107,14 @@ func (s *Service) answer(r *http.Request, who innate.Principal) (body any, err e
 
 // parse tells the kind of a path and the words in it. Fixed words may be in any
 // case, and a slash at the end, with which clients ask for the latest version,
-// changes nothing (control-plane T5).
-func parse(path string) (pattern, name, version string) {
+// changes nothing (control-plane T5). A secret may be called restore, and none
+// is posted to.
+func parse(method, path string) (pattern, name, version string) {
 	segments := strings.Split(strings.Trim(path, "/"), "/")
 	pattern = strings.ToLower(segments[0])
+	if method == http.MethodPost && len(segments) == 2 && pattern == "secrets" {
+		return pattern + "/" + strings.ToLower(segments[1]), "", ""
+	}
 	switch len(segments) {
 	case 1:
 		return pattern, "", ""
@@ -112,7 +122,7 @@ func parse(path string) (pattern, name, version string) {
 		return pattern + "/{name}", segments[1], ""
 	case 3:
 		switch word := strings.ToLower(segments[2]); word {
-		case "versions", "recover":
+		case "versions", "recover", "backup":
 			return pattern + "/{name}/" + word, segments[1], ""
 		default:
 			return pattern + "/{name}/{version}", segments[1], word
@@ -188,6 +198,25 @@ func (s *Service) serveRecover(r *http.Request, u use) (any, error) {
 
 func (s *Service) servePurge(r *http.Request, u use) (any, error) {
 	return nil, s.purge(r.Context(), u)
+}
+
+func (s *Service) serveBackup(r *http.Request, u use) (any, error) {
+	blob, err := s.backup(r.Context(), u)
+	return backupBody{blob}, err
+}
+
+// serveRestore reads the body, which may be large, of who may restore.
+func (s *Service) serveRestore(r *http.Request, u use) (any, error) {
+	allowed, err := s.allow(r.Context(), u, restoreSecret)
+	if err != nil {
+		return nil, err
+	}
+	var body backupBody
+	if err := rest.ReadUpTo(r, &body, MaxBody); err != nil {
+		return nil, err
+	}
+	back, err := s.restore(r.Context(), u, allowed, body.Value)
+	return back.bundle(r.Host), err
 }
 
 func (s *Service) serveList(r *http.Request, u use) (any, error) {

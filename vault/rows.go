@@ -20,12 +20,17 @@ const (
 	deleted  store.Table[deletedRow] = "vault/deleted/"  // GUID/name, instead of a row in secrets
 	versions store.Table[versionRow] = "vault/versions/" // GUID/name/version, oldest first
 	values                           = "vault/values/"   // GUID/name/version: the sealed value, bytes as they are
+
+	keys  store.Table[[]byte] = "vault/keys/"  // keys that are no vault's own, under the master key
+	purge store.Table[string] = "vault/purge/" // GUID of a vault that is gone, whose rows go bit by bit; its id
 )
 
-// A vaultRow is a vault's data key.
+// A vaultRow is a vault's data key, and what its resource says of its secrets.
 type vaultRow struct {
 	GUID    string `json:"guid"`
 	Wrapped []byte `json:"wrapped"` // under the master key
+	Settings
+	Away bool `json:"away,omitempty"` // deleted, and may come back
 }
 
 // dataKeyPlace is what a wrapped data key is bound to.
@@ -85,15 +90,4 @@ func (s *Service) dataKey(id innate.ResourceID, v vaultRow) (*seal.Key, error) {
 		return nil, fmt.Errorf("vault %s: %w", id, err)
 	}
 	return key, nil
-}
-
-// deleteUnder deletes every row whose key begins with prefix.
-func deleteUnder(tx store.Tx, prefix string) {
-	var keys []string
-	for key := range tx.Scan(prefix, "") {
-		keys = append(keys, key)
-	}
-	for _, key := range keys {
-		tx.Delete(key)
-	}
 }

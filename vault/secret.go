@@ -7,6 +7,7 @@ import (
 
 	"innate/audit"
 	"innate/rest"
+	"innate/seal"
 	"innate/store"
 )
 
@@ -15,6 +16,8 @@ import (
 type secret struct {
 	name    string // in the case of its first writer
 	version string
+	level   string // recoveryLevel of its vault
+	days    int    // for which the vault keeps what was deleted
 	versionRow
 	value *string
 }
@@ -41,10 +44,8 @@ func (s *Service) set(ctx context.Context, u use, body setBody) (made secret, er
 			return err
 		}
 		now := s.config.Now().Unix()
-		made = secret{
-			name: row.Name, version: row.Latest, value: body.Value,
-			versionRow: versionRow{ContentType: body.ContentType, Tags: body.Tags, Created: now, Updated: now},
-		}
+		made = v.secret(row, row.Latest, versionRow{ContentType: body.ContentType, Tags: body.Tags, Created: now, Updated: now})
+		made.value = body.Value
 		body.Attributes.change(&made.versionRow)
 		ev.Detail = map[string]string{"version": row.Latest}
 		if err := secrets.Put(tx, at.key(), row); err != nil {
@@ -60,27 +61,20 @@ func (s *Service) set(ctx context.Context, u use, body setBody) (made secret, er
 func (s *Service) get(ctx context.Context, u use) (found secret, err error) {
 	err = s.read(ctx, u, getSecret, func(r store.Reader, v vaultRow, ev *audit.Event) error {
 		at := v.placeOf(u.secret)
-		if found, err = find(r, at, u); err != nil {
+		if found, err = find(r, v, at, u); err != nil {
 			return err
 		}
 		ev.Detail = map[string]string{"version": found.version}
-		if found.Disabled {
-			return &rest.Error{
-				Status: http.StatusForbidden, Code: "Forbidden", Inner: "SecretDisabled",
-				Message: "Operation get is not allowed on a disabled secret.",
-			}
-		}
-		sealed, ok := r.Get(values + at.version(found.version))
-		if !ok {
-			return fmt.Errorf("secret %s in %s: version %s has no value", found.name, u.vault, found.version)
+		if err := found.readable(v, s.config.Now().Unix()); err != nil {
+			return err
 		}
 		key, err := s.dataKey(u.vault, v)
 		if err != nil {
 			return err
 		}
-		plain, err := key.Open(sealed, at.sealedUnder(found.version))
+		plain, err := valueOf(r, key, at, found.version)
 		if err != nil {
-			return fmt.Errorf("secret %s in %s, version %s: %w", found.name, u.vault, found.version, err)
+			return fmt.Errorf("secret %s in %s: %w", found.name, u.vault, err)
 		}
 		value := string(plain)
 		found.value = &value
@@ -89,11 +83,41 @@ func (s *Service) get(ctx context.Context, u use) (found secret, err error) {
 	return found, err
 }
 
+// valueOf opens the value of a version.
+func valueOf(r store.Reader, key *seal.Key, at place, version string) ([]byte, error) {
+	sealed, ok := r.Get(values + at.version(version))
+	if !ok {
+		return nil, fmt.Errorf("version %s has no value", version)
+	}
+	plain, err := key.Open(sealed, at.sealedUnder(version))
+	if err != nil {
+		return nil, fmt.Errorf("version %s: %w", version, err)
+	}
+	return plain, nil
+}
+
+// readable refuses the value of a version that is disabled, or in a vault that
+// enforces them outside its times.
+func (s secret) readable(v vaultRow, now int64) error {
+	inner, text := "", ""
+	switch {
+	case s.Disabled:
+		inner, text = "SecretDisabled", "Operation get is not allowed on a disabled secret."
+	case v.InTime && s.NotBefore != nil && now < *s.NotBefore:
+		inner, text = "SecretNotYetValid", fmt.Sprintf("Operation get is not allowed on a secret before its nbf, %d: this vault enforces it.", *s.NotBefore)
+	case v.InTime && s.Expires != nil && now >= *s.Expires:
+		inner, text = "SecretExpired", fmt.Sprintf("Operation get is not allowed on a secret after its exp, %d: this vault enforces it.", *s.Expires)
+	default:
+		return nil
+	}
+	return &rest.Error{Status: http.StatusForbidden, Code: "Forbidden", Inner: inner, Message: text}
+}
+
 // update changes what stands beside a version's value.
 func (s *Service) update(ctx context.Context, u use, body patchBody) (changed secret, err error) {
 	err = s.write(ctx, u, updateSecret, func(tx store.Tx, v vaultRow, ev *audit.Event) error {
 		at := v.placeOf(u.secret)
-		if changed, err = find(tx, at, u); err != nil {
+		if changed, err = find(tx, v, at, u); err != nil {
 			return err
 		}
 		if body.ContentType != nil {
@@ -121,7 +145,7 @@ func (s *Service) list(ctx context.Context, u use, page rest.Page) (found []secr
 				next = id[len(under):]
 				return nil
 			}
-			one, err := latest(r, v.placeOf(row.Name), row)
+			one, err := latest(r, v, v.placeOf(row.Name), row)
 			if err != nil {
 				return err
 			}
@@ -148,7 +172,7 @@ func (s *Service) listVersions(ctx context.Context, u use, page rest.Page) (foun
 				next = id[len(under):]
 				return nil
 			}
-			found = append(found, secret{name: row.Name, version: id[len(under):], versionRow: version})
+			found = append(found, v.secret(row, id[len(under):], version))
 		}
 		return nil
 	})
@@ -164,27 +188,32 @@ func from(under string, page rest.Page) string {
 }
 
 // find returns the version that u names, or the latest, without its value.
-func find(r store.Reader, at place, u use) (secret, error) {
+func find(r store.Reader, v vaultRow, at place, u use) (secret, error) {
 	row, ok, err := secrets.Get(r, at.key())
 	if err != nil || !ok {
 		return secret{}, firstOf(err, notFound(u))
 	}
 	if u.version == "" {
-		return latest(r, at, row)
+		return latest(r, v, at, row)
 	}
 	version, ok, err := versions.Get(r, at.version(u.version))
 	if err != nil || !ok {
 		return secret{}, firstOf(err, notFound(u))
 	}
-	return secret{name: row.Name, version: u.version, versionRow: version}, nil
+	return v.secret(row, u.version, version), nil
 }
 
-func latest(r store.Reader, at place, row secretRow) (secret, error) {
+func latest(r store.Reader, v vaultRow, at place, row secretRow) (secret, error) {
 	version, ok, err := versions.Get(r, at.version(row.Latest))
 	if err == nil && !ok {
 		err = fmt.Errorf("secret %s: its latest version %s is missing", row.Name, row.Latest)
 	}
-	return secret{name: row.Name, version: row.Latest, versionRow: version}, err
+	return v.secret(row, row.Latest, version), err
+}
+
+// secret is one version of a secret of the vault's, without its value.
+func (v vaultRow) secret(row secretRow, version string, of versionRow) secret {
+	return secret{name: row.Name, version: version, level: v.level(), days: v.days(), versionRow: of}
 }
 
 // firstOf is err, or what to say when there is none.

@@ -3,25 +3,14 @@ package vault
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
+	"syscall"
+	"time"
 
 	"innate"
-	"innate/access"
 	"innate/audit"
 	"innate/rest"
 	"innate/store"
-)
-
-// The data actions, under Azure's names.
-var (
-	getSecret     = access.Data("Microsoft.KeyVault/vaults/secrets/getSecret/action")
-	setSecret     = access.Data("Microsoft.KeyVault/vaults/secrets/setSecret/action")
-	updateSecret  = access.Data("Microsoft.KeyVault/vaults/secrets/update/action")
-	readMetadata  = access.Data("Microsoft.KeyVault/vaults/secrets/readMetadata/action")
-	deleteSecret  = access.Data("Microsoft.KeyVault/vaults/secrets/delete")
-	recoverSecret = access.Data("Microsoft.KeyVault/vaults/secrets/recover/action")
-	purgeSecret   = access.Data("Microsoft.KeyVault/vaults/secrets/purge/action")
 )
 
 // A use is who asks what of which secret.
@@ -40,40 +29,6 @@ func (u use) scope() innate.Scope {
 		return u.vault.Scope()
 	}
 	return u.vault.Scope() + "/secrets/" + innate.Scope(u.secret)
-}
-
-// allow decides whether u may do the action, before anything is looked up: who
-// may not is not told what exists. A refusal is on record when allow returns; a
-// yes comes with its record, to be written with the outcome.
-func (s *Service) allow(ctx context.Context, u use, do access.Action) (audit.Event, error) {
-	d, err := s.config.Access.Allowed(ctx, u.who, do, u.scope())
-	if err != nil {
-		return audit.Event{}, err
-	}
-	ev := audit.Event{
-		Time: s.config.Now(), Action: do.Name, Allowed: d.Allowed, Target: string(u.scope()),
-		Principal: u.who.Object, Name: u.who.Name, Client: u.who.Client,
-		Hosting: string(u.who.Hosting), Host: string(u.who.Host), Assurance: u.who.Assurance, Token: u.who.Token,
-		Why: d.Why, Trace: rest.RequestID(ctx), Address: u.address,
-	}
-	if d.Allowed {
-		return ev, nil
-	}
-	if err := s.record(ctx, ev, nil); err != nil {
-		return audit.Event{}, err
-	}
-	return audit.Event{}, refusal(u, do, d)
-}
-
-// refusal is Key Vault's 403, with what would help.
-func refusal(u use, do access.Action, d access.Decision) error {
-	text := fmt.Sprintf("Caller is not authorized to perform action on resource.\nCaller: name=%s;oid=%s;appid=%s\nAction: '%s'\nResource: '%s'\nAssignment: (not found)\nReason: %s",
-		u.who.Name, u.who.Object, u.who.Client, do.Name, u.scope(), d.Why)
-	if d.Smallest != "" {
-		text += fmt.Sprintf("\nThe smallest built-in role that would allow it is '%s'; grant it with: innate role assign --to %s --role '%s' --at %s",
-			d.Smallest, u.who.Object, d.Smallest, u.vault)
-	}
-	return &rest.Error{Status: http.StatusForbidden, Code: "Forbidden", Inner: "ForbiddenByRbac", Message: text}
 }
 
 // record writes what was decided, and what came of it, before the answer.
@@ -114,7 +69,7 @@ func codeOf(err error) string {
 
 // read runs fn for one who may. fn fills in ev what it found; it is on record
 // before read returns.
-func (s *Service) read(ctx context.Context, u use, do access.Action, fn func(r store.Reader, v vaultRow, ev *audit.Event) error) error {
+func (s *Service) read(ctx context.Context, u use, do right, fn func(r store.Reader, v vaultRow, ev *audit.Event) error) error {
 	ev, err := s.allow(ctx, u, do)
 	if err != nil {
 		return err
@@ -136,13 +91,18 @@ func (s *Service) read(ctx context.Context, u use, do access.Action, fn func(r s
 
 // write runs fn in a transaction, for one who may, and leaves the record of it
 // there; when nothing came of it, in the log.
-func (s *Service) write(ctx context.Context, u use, do access.Action, fn func(tx store.Tx, v vaultRow, ev *audit.Event) error) error {
+func (s *Service) write(ctx context.Context, u use, do right, fn func(tx store.Tx, v vaultRow, ev *audit.Event) error) error {
 	allowed, err := s.allow(ctx, u, do)
 	if err != nil {
 		return err
 	}
+	return s.change(ctx, u, allowed, fn)
+}
+
+// change is write once allow has said yes.
+func (s *Service) change(ctx context.Context, u use, allowed audit.Event, fn func(tx store.Tx, v vaultRow, ev *audit.Event) error) error {
 	outcome := s.again(ctx, func() error {
-		_, err := s.config.DB.Update(ctx, func(tx store.Tx) error {
+		return s.commit(ctx, func(tx store.Tx) error {
 			v, err := vaultIn(tx, u.vault)
 			if err != nil {
 				return err
@@ -153,7 +113,6 @@ func (s *Service) write(ctx context.Context, u use, do access.Action, fn func(tx
 			}
 			return audit.Leave(tx, ev)
 		})
-		return err
 	})
 	if outcome == nil {
 		return nil
@@ -162,6 +121,23 @@ func (s *Service) write(ctx context.Context, u use, do access.Action, fn func(tx
 		return err
 	}
 	return outcome
+}
+
+// diskRetry is when a client whose write failed for want of room may ask again.
+const diskRetry = 10 * time.Second
+
+// commit is an Update that says so when there is no room for it. SDKs do not
+// retry a 507, and this heals: it is a 503 (control-plane T11).
+func (s *Service) commit(ctx context.Context, fn func(store.Tx) error) error {
+	_, err := s.config.DB.Update(ctx, fn)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return &rest.Error{
+			Status: http.StatusServiceUnavailable, Code: "InsufficientStorage", RetryAfter: diskRetry,
+			Message: "the server's disk is full: the change was not acknowledged, and reading goes on; it is taken again as soon as the operator has made room",
+			Cause:   err,
+		}
+	}
+	return err
 }
 
 // again runs fn once more on a state that has all that was committed before the
@@ -183,7 +159,7 @@ func vaultIn(r store.Reader, id innate.ResourceID) (vaultRow, error) {
 	if err != nil {
 		return v, err
 	}
-	if !ok {
+	if !ok || v.Away {
 		return v, noVault(id.Name())
 	}
 	return v, nil

@@ -11,6 +11,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type Config struct {
 	Suffix string                                      // vault.example.org[:port]; https://{Suffix} is the audience
 	ByName func(name string) (innate.ResourceID, bool) // vault name → resource
 	Now    func() time.Time                            // nil means time.Now
+	Log    *slog.Logger                                // nil means slog.Default()
 }
 
 func (c *Config) check() error {
@@ -56,6 +58,9 @@ func (c *Config) check() error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
 	return nil
 }
 
@@ -70,24 +75,46 @@ func New(c Config) (*Service, error) {
 	return &Service{c}, nil
 }
 
-// Create makes a vault's data key, in the transaction that makes the vault.
-func (s *Service) Create(tx store.Tx, id innate.ResourceID) error {
-	_, wrapped, err := s.config.Seal.NewDataKey(dataKeyPlace(id))
+// Put makes a vault, or changes its settings, or brings back one that was put
+// away, in the transaction that writes its resource.
+func (s *Service) Put(tx store.Tx, id innate.ResourceID, set Settings) error {
+	row, ok, err := vaults.Get(tx, id.Key())
 	if err != nil {
-		return fmt.Errorf("data key of %s: %w", id, err)
+		return err
 	}
-	return vaults.Put(tx, id.Key(), vaultRow{GUID: innate.NewGUID(), Wrapped: wrapped})
+	// Reseal rewrites the key that is read here: a vault that is made meanwhile is
+	// made again, under the new master key.
+	if _, err := s.backupKey(tx); err != nil {
+		return err
+	}
+	if !ok {
+		row.GUID = innate.NewGUID()
+		if _, row.Wrapped, err = s.config.Seal.NewDataKey(dataKeyPlace(id)); err != nil {
+			return fmt.Errorf("data key of %s: %w", id, err)
+		}
+	}
+	row.Settings, row.Away = set, false
+	return vaults.Put(tx, id.Key(), row)
 }
 
-// Delete removes a vault's secrets and key, in the transaction that removes the vault.
+// PutAway makes a vault that is deleted and may come back answer to nobody, in
+// the transaction that deletes its resource.
+func (s *Service) PutAway(tx store.Tx, id innate.ResourceID) error {
+	row, ok, err := vaults.Get(tx, id.Key())
+	if err != nil || !ok {
+		return err
+	}
+	row.Away = true
+	return vaults.Put(tx, id.Key(), row)
+}
+
+// Delete removes a vault for good, in the transaction that purges its resource.
+// What is left of its secrets cannot be opened from then on, and is removed by Sweep.
 func (s *Service) Delete(tx store.Tx, id innate.ResourceID) error {
 	row, ok, err := vaults.Get(tx, id.Key())
 	if err != nil || !ok {
 		return err
 	}
-	for _, table := range []string{string(secrets), string(deleted), string(versions), values} {
-		deleteUnder(tx, table+row.GUID+"/")
-	}
 	vaults.Delete(tx, id.Key())
-	return nil
+	return purge.Put(tx, row.GUID, string(id))
 }

@@ -161,7 +161,7 @@ func (s secret) item(host string) bundle {
 		Tags:        tags,
 		Attributes: attributes{
 			Enabled: !s.Disabled, NotBefore: s.NotBefore, Expires: s.Expires, Created: s.Created, Updated: s.Updated,
-			RecoveryLevel: recoveryLevel, RecoverableDays: recoverableDays,
+			RecoveryLevel: s.level, RecoverableDays: s.days,
 		},
 	}
 }

@@ -73,7 +73,7 @@ func TestWhatIsNoOperationIsNotFound(t *testing.T) {
 	w := newWorld(t)
 	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"v"}`)
 	for _, c := range [][2]string{
-		{"GET", "/"}, {"GET", "/keys/a"}, {"GET", "/certificates/contacts"}, {"POST", "/secrets/a/backup"}, {"POST", "/secrets/restore"},
+		{"GET", "/"}, {"GET", "/keys/a"}, {"GET", "/certificates/contacts"}, {"GET", "/secrets/a/backup"}, {"POST", "/secrets/restore/backup/x"},
 		{"POST", "/secrets/a"}, {"PUT", "/secrets"}, {"DELETE", "/secrets/a/versions"}, {"GET", "/secrets/a/versions/b"},
 		{"GET", "/secrets/a/recover"}, {"GET", "/deletedsecrets/a/versions"}, {"GET", "/secrets/{name}/{version}/x"},
 	} {

@@ -79,9 +79,9 @@ func newWorld(t testing.TB) *world {
 		Code: "Unauthorized", Log: slog.New(slog.DiscardHandler),
 	})
 	check(t, err)
-	w.front = rest.Tidy(w.known(verifier.Require(w.service.Handler(), w.service.Challenge)))
-	w.update(func(tx store.Tx) error { return w.service.Create(tx, kv1) })
-	w.update(func(tx store.Tx) error { return w.service.Create(tx, kv2) })
+	w.front = rest.TidyUpTo(vault.MaxBody, w.known(verifier.Require(w.service.Handler(), w.service.Challenge)))
+	w.update(func(tx store.Tx) error { return w.service.Put(tx, kv1, vault.Settings{}) })
+	w.update(func(tx store.Tx) error { return w.service.Put(tx, kv2, vault.Settings{}) })
 	w.join("officer")
 	w.grant("officer", access.KeyVaultSecretsOfficer, kv1.Scope())
 	return w
