@@ -15,9 +15,26 @@ const challengeKeys store.Table[[]byte] = "server/keys/"
 
 const challengeKeyRow = "challenges"
 
+// challengeKeyPlace is what such a key is bound to.
+func challengeKeyPlace(id string) []byte { return []byte(string(challengeKeys) + id) }
+
+// resealChallenges seals it again, under the newest master key.
+func resealChallenges(tx store.Tx, master *seal.Key) error {
+	for id, wrapped := range challengeKeys.All(tx, "", "") {
+		again, err := master.Reseal(wrapped, challengeKeyPlace(id))
+		if err != nil {
+			return fmt.Errorf("the key of hosts' challenges: %w", err)
+		}
+		if err := challengeKeys.Put(tx, id, again); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // challengeKey reads that key, making it when there is none.
 func challengeKey(ctx context.Context, db *store.DB, master *seal.Key) (key *seal.Key, err error) {
-	place := []byte(string(challengeKeys) + challengeKeyRow)
+	place := challengeKeyPlace(challengeKeyRow)
 	_, err = db.Update(ctx, func(tx store.Tx) error {
 		wrapped, ok, err := challengeKeys.Get(tx, challengeKeyRow)
 		if err != nil {

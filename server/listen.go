@@ -190,19 +190,8 @@ type peerKey struct{}
 // local administrator. Its directory is closed to everybody else, and the
 // kernel says who connected (SO_PEERCRED).
 func (s *Server) serveSocket(ctx context.Context) error {
-	path := s.config.Socket
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	if err := removeDead(path); err != nil {
-		return err
-	}
-	l, err := net.Listen("unix", path)
+	l, err := listenSocket(s.config.Socket)
 	if err != nil {
-		return err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
 		return err
 	}
 	srv := &http.Server{
@@ -214,6 +203,24 @@ func (s *Server) serveSocket(ctx context.Context) error {
 		ErrorLog: slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 	}
 	return serve(ctx, srv, func() error { return srv.Serve(l) })
+}
+
+func listenSocket(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := removeDead(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // removeDead removes a socket that nobody listens on any more.

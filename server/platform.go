@@ -44,6 +44,11 @@ const adminName = "local administrator"
 // Create makes a new platform in dir, which must be empty or absent: a master
 // key, a store, a tenant with one subscription, and the local administrator.
 func Create(ctx context.Context, dir, domain string, dev bool, now time.Time) error {
+	return CreateIn(ctx, dir, domain, dev, nil, now)
+}
+
+// CreateIn is Create with a keeper of the master key; nil means its file.
+func CreateIn(ctx context.Context, dir, domain string, dev bool, in seal.Keeper, now time.Time) error {
 	if err := checkDomain(domain); err != nil {
 		return err
 	}
@@ -55,7 +60,7 @@ func Create(ctx context.Context, dir, domain string, dev bool, now time.Time) er
 	} else if len(left) > 0 {
 		return fmt.Errorf("%s is not empty: a platform is created in a directory of its own", dir)
 	}
-	if _, err := seal.CreateMaster(filepath.Join(dir, masterFile)); err != nil {
+	if _, err := seal.CreateMasterIn(filepath.Join(dir, masterFile), in); err != nil {
 		return err
 	}
 	engine, err := file.Create(filepath.Join(dir, storeFile))

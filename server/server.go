@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,6 +53,7 @@ type Config struct {
 	Operator int            // uid that may use it beside root; -1 means none
 	Dev      bool           // open a store marked as development, and only such a one
 	TPMRoots *x509.CertPool // see hosts.Config
+	Keepers  []seal.Keeper  // which may keep the master key, beside its file
 	// Names is told each host name that answers here, before the change that brought
 	// it is acknowledged; nil where names are the operator's business (DNS).
 	Names  func(host string) error
@@ -69,6 +71,8 @@ type Server struct {
 	Hosts     string // origin where client certificates are asked for
 
 	config    Config
+	master    *seal.Key
+	resealing sync.Mutex // one at a time
 	db        *store.DB
 	audit     *audit.Log
 	ca        *ca.Authorities
@@ -83,7 +87,8 @@ type Server struct {
 	leaf      leaf
 }
 
-// New opens the platform in c.Dir and wires its nouns. Close it, or Run it to its end.
+// New opens the platform in c.Dir and wires its nouns. Close it, or Run it to
+// its end. The error is seal.ErrSealed when the master key does not open now: see AwaitKey.
 func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if c.Dir == "" || c.Listener == nil {
 		return nil, errors.New("server: Config needs Dir and Listener")
@@ -103,7 +108,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 			s.Close()
 		}
 	}()
-	master, err := seal.OpenMaster(filepath.Join(c.Dir, masterFile))
+	s.master, err = seal.OpenMaster(s.masterPath(), c.Keepers...)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: where there is no platform yet, 'innate server init --dir %s' makes one", err, c.Dir)
 	}
@@ -127,13 +132,18 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if s.audit, err = audit.Open(filepath.Join(c.Dir, auditFile)); err != nil {
 		return nil, err
 	}
-	if s.ca, err = ca.Open(ctx, ca.Config{DB: s.db, Seal: master, Domain: s.Platform.Domain, Now: c.Now}); err != nil {
+	if s.ca, err = ca.Open(ctx, ca.Config{DB: s.db, Seal: s.master, Domain: s.Platform.Domain, Now: c.Now}); err != nil {
 		return nil, err
 	}
 	s.Endpoints, s.Hosts = origins(s.Platform, c.Listener.Addr())
 	s.revoked = feed.Revocations(s.db)
-	if err := s.nouns(ctx, master); err != nil {
+	if err := s.nouns(ctx); err != nil {
 		return nil, err
+	}
+	if seal.Unfinished(s.masterPath()) {
+		if err := s.reseal(ctx, innate.Principal{}, nil, "going on with what was not finished"); err != nil {
+			return nil, err
+		}
 	}
 	if c.Names != nil {
 		s.name(c.Names)
@@ -155,7 +165,7 @@ func (s *Server) name(names func(string) error) {
 
 // nouns makes each noun in the order of design §3's arrows, and hangs on each
 // what must happen in its transactions.
-func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
+func (s *Server) nouns(ctx context.Context) (err error) {
 	c, p := s.config, s.Platform
 	if s.directory, err = directory.New(directory.Config{
 		DB: s.db, Audit: s.audit, Tenant: p.Tenant, Graph: s.Endpoints.Graph,
@@ -190,7 +200,7 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		return err
 	}
 	if s.tokens, err = tokens.New(ctx, tokens.Config{
-		DB: s.db, Audit: s.audit, Seal: master, CA: s.ca, Directory: s.directory,
+		DB: s.db, Audit: s.audit, Seal: s.master, CA: s.ca, Directory: s.directory,
 		Tenant: p.Tenant, Domain: p.Domain, Login: s.Endpoints.Login, Mutual: s.Hosts,
 		Services: tokens.FirstParties(s.Endpoints.Management, s.Endpoints.Graph, "https://"+s.Endpoints.VaultSuffix, p.Domain),
 		MayExchange: func(ctx context.Context, actor innate.Principal, subject directory.Object, _ string) error {
@@ -209,14 +219,14 @@ func (s *Server) nouns(ctx context.Context, master *seal.Key) (err error) {
 		return err
 	}
 	if s.vault, err = vault.New(vault.Config{
-		DB: s.db, Audit: s.audit, Seal: master, Access: s.access, Tenant: p.Tenant,
+		DB: s.db, Audit: s.audit, Seal: s.master, Access: s.access, Tenant: p.Tenant,
 		Login: s.Endpoints.Login, Suffix: s.Endpoints.VaultSuffix,
 		ByName: func(name string) (innate.ResourceID, bool) { return s.resources.VaultByName(name) },
 		Now:    c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}
-	challenges, err := challengeKey(ctx, s.db, master)
+	challenges, err := challengeKey(ctx, s.db, s.master)
 	if err != nil {
 		return err
 	}

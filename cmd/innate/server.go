@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"innate/seal"
 	"innate/server"
 )
 
@@ -18,6 +19,7 @@ func (s *session) serverCommand() *cobra.Command {
 	var dir, listen, tpmRoots string
 	var operator int
 	var outside outside
+	var keepers keepers
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
 		Long: `Runs the control plane on the platform that 'innate server init' made.
@@ -38,9 +40,15 @@ authority and renew themselves.`,
 			if err != nil {
 				return err
 			}
-			srv, err := server.New(cmd.Context(), server.Config{
-				Dir: dir, Listener: l, Socket: s.socket, Operator: operator, Outside: reach, TPMRoots: vendors, Log: s.log(),
-			})
+			config := server.Config{
+				Dir: dir, Listener: l, Socket: s.socket, Operator: operator, Outside: reach,
+				TPMRoots: vendors, Keepers: keepers.all(), Log: s.log(),
+			}
+			if err := server.AwaitKey(cmd.Context(), config); err != nil {
+				l.Close()
+				return err
+			}
+			srv, err := server.New(cmd.Context(), config)
 			if err != nil {
 				l.Close()
 				return err
@@ -53,22 +61,32 @@ authority and renew themselves.`,
 	cmd.Flags().StringVar(&listen, "listen", ":443", "`address` to listen on")
 	cmd.Flags().IntVar(&operator, "operator", -1, "`uid` that may use the administrators' socket, beside root")
 	outside.flags(cmd)
+	keepers.flags(cmd)
 	cmd.Flags().StringVar(&tpmRoots, "tpm-roots", "", "`file` with certificates (PEM) of the vendors whose TPMs may join by a one-time token")
 
-	var domain string
+	var domain, in string
 	init := &cobra.Command{
 		Use: "init", Short: "Make a new platform: its keys, its store, its administrator", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := server.Create(context.WithoutCancel(cmd.Context()), dir, domain, false, time.Now()); err != nil {
+			keeper, err := keepers.named(in)
+			if err != nil {
 				return err
+			}
+			if err := server.CreateIn(context.WithoutCancel(cmd.Context()), dir, domain, false, keeper, time.Now()); err != nil {
+				return err
+			}
+			if keeper != nil {
+				return s.say(map[string]string{"dir": dir, "domain": domain},
+					"%s is a new platform for %s. Its master key is kept by: %s. Without that, nobody opens this store or a copy of it.", dir, domain, in)
 			}
 			return s.say(map[string]string{"dir": dir, "domain": domain},
 				"%s is a new platform for %s. Keep %s/master.key safe and apart from backups of the store: the one opens the other.", dir, domain, dir)
 		},
 	}
 	init.Flags().StringVar(&domain, "domain", "", "DNS `name` under which the platform answers, such as id.example.org")
+	init.Flags().StringVar(&in, "seal", seal.InFile, "who shall `keep` the master key: file or tpm")
 	init.MarkFlagRequired("domain")
-	cmd.AddCommand(init)
+	cmd.AddCommand(init, s.serverReseal())
 	return cmd
 }
 
