@@ -36,7 +36,11 @@ func (s *Service) record(ctx context.Context, ev audit.Event, outcome error) err
 	if outcome != nil {
 		ev.Detail = with(ev.Detail, "outcome", codeOf(outcome))
 	}
-	if err := s.config.Audit.Record(ctx, ev); err != nil {
+	err := s.config.Audit.Record(ctx, ev)
+	if isFull(err) {
+		return diskFull(err)
+	}
+	if err != nil {
 		return &rest.Error{
 			Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable",
 			Message: "the audit log cannot be written, and nothing is answered without it; the operator finds the reason in the server's log",
@@ -123,21 +127,26 @@ func (s *Service) change(ctx context.Context, u use, allowed audit.Event, fn fun
 	return outcome
 }
 
-// diskRetry is when a client whose write failed for want of room may ask again.
-const diskRetry = 10 * time.Second
-
-// commit is an Update that says so when there is no room for it. SDKs do not
-// retry a 507, and this heals: it is a 503 (control-plane T11).
+// commit is an Update that says so when there is no room for it.
 func (s *Service) commit(ctx context.Context, fn func(store.Tx) error) error {
 	_, err := s.config.DB.Update(ctx, fn)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return &rest.Error{
-			Status: http.StatusServiceUnavailable, Code: "InsufficientStorage", RetryAfter: diskRetry,
-			Message: "the server's disk is full: the change was not acknowledged, and reading goes on; it is taken again as soon as the operator has made room",
-			Cause:   err,
-		}
+	if isFull(err) {
+		return diskFull(err)
 	}
 	return err
+}
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// diskRetry is when a client that found the disk full may ask again.
+const diskRetry = 10 * time.Second
+
+// diskFull is a 503, since it heals: SDKs do not retry a 507 (control-plane T11).
+func diskFull(cause error) error {
+	return &rest.Error{
+		Status: http.StatusServiceUnavailable, Code: "InsufficientStorage", RetryAfter: diskRetry, Cause: cause,
+		Message: "the server's disk is full, so nothing can be kept or recorded: ask again; it goes on by itself as soon as its operator has made room",
+	}
 }
 
 // again runs fn once more on a state that has all that was committed before the

@@ -349,6 +349,35 @@ func TestACiphertextOpensOnlyWhereItWasSealed(t *testing.T) {
 	}
 }
 
+func TestAFlippedBitIsNeverAWrongSecret(t *testing.T) {
+	w := newWorld(t)
+	first := w.must("officer", "PUT", "/secrets/a"+api, `{"value":"first"}`)
+	w.must("officer", "PUT", "/secrets/a"+api, `{"value":"second"}`)
+	rows := map[string][]byte{}
+	check(t, w.db.View(t.Context(), func(r store.Reader) error {
+		for key, value := range r.Scan("vault/", "") {
+			rows[key] = value
+		}
+		return nil
+	}))
+	for key, row := range rows {
+		for i := range row {
+			flipped := bytes.Clone(row)
+			flipped[i] ^= 1 << (i % 8)
+			w.update(func(tx store.Tx) error { tx.Put(key, flipped); return nil })
+			for path, want := range map[string]string{"/secrets/a": "second", "/secrets/a/" + first.version(): "first"} {
+				if a := w.send("officer", "GET", path+api, ""); a.status == 200 && a.Value != want {
+					t.Errorf("%s, byte %d: %s is %s", key, i, path, a.text)
+				}
+			}
+		}
+		w.update(func(tx store.Tx) error { tx.Put(key, row); return nil })
+	}
+	if got := w.must("officer", "GET", "/secrets/a"+api, ""); got.Value != "second" {
+		t.Errorf("put back: %s", got.text)
+	}
+}
+
 func TestEveryUseIsOnRecordAndNoValueIs(t *testing.T) {
 	w := newWorld(t)
 	const value = "correct-horse-battery-staple"

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,8 +52,18 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), now: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), people: map[string]innate.Principal{}}
-	engine, err := file.Create(w.path("store"))
+	return newWorldIn(t, t.TempDir())
+}
+
+// newWorldIn is what an earlier one left in dir, or a new one.
+func newWorldIn(t testing.TB, dir string) *world {
+	t.Helper()
+	w := &world{t: t, dir: dir, now: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), people: map[string]innate.Principal{}}
+	makeStore, makeMaster := file.Create, seal.CreateMaster
+	if _, err := os.Stat(w.path("store")); err == nil {
+		makeStore, makeMaster = file.Open, func(path string) (*seal.Key, error) { return seal.OpenMaster(path) }
+	}
+	engine, err := makeStore(w.path("store"))
 	check(t, err)
 	w.db, err = store.Open(context.Background(), engine)
 	check(t, err)
@@ -60,7 +71,7 @@ func newWorld(t testing.TB) *world {
 	w.audit, err = audit.Open(w.path("audit.log"))
 	check(t, err)
 	t.Cleanup(func() { w.audit.Close() })
-	master, err := seal.CreateMaster(w.path("master.key"))
+	master, err := makeMaster(w.path("master.key"))
 	check(t, err)
 	people, err := directory.New(directory.Config{
 		DB: w.db, Audit: w.audit, Tenant: tenant, Graph: "https://graph.innate.test",
