@@ -4,19 +4,24 @@
 GO ?= go
 PKGS ?= ./...
 
-.PHONY: build test interop lint bench fuzz setup setup-interop
+.PHONY: build build-pkcs11 test interop lint bench fuzz setup setup-interop
 
 build:
 	$(GO) build -o bin/innate ./cmd/innate
 
+# build-pkcs11 is the program that also reaches HSMs; it needs cgo.
+build-pkcs11:
+	CGO_ENABLED=1 $(GO) build -tags pkcs11 -o bin/innate-pkcs11 ./cmd/innate
+
 # setup installs what the tests need; it does nothing where it is there already.
 setup:
-	@.ci/setup gcc libc6-dev iproute2 nftables nodejs npm swtpm
+	@.ci/setup gcc libc6-dev iproute2 nftables nodejs npm swtpm softhsm2
 	@.ci/node innatetest/testdata/node
 
 # test runs everything with the race detector and ends with a list of what was skipped.
 test: setup
 	@.ci/gotest -race -timeout 20m $(PKGS)
+	@.ci/gotest -race -tags pkcs11 ./seal/pkcs11
 
 # interop adds the heavy outside clients.
 interop: setup setup-interop

@@ -19,6 +19,7 @@ var may = map[string]string{
 	"store/storetest":             "store",
 	"jwt":                         "", // a signature has no state
 	"seal":                        "",
+	"seal/pkcs11":                 "", // an HSM; seal declares what it wants of one
 	"audit":                       "",
 	"rest":                        "",
 	"ca":                          "store seal", // signs what its caller has decided
