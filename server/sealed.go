@@ -28,7 +28,8 @@ const askKeeper = time.Second
 // gives it out. Until then every request on the listener and the socket is
 // answered 503. The authority's key is sealed too, so the certificate is one
 // that proves nothing: a client that checks it learns only that it cannot be
-// served. Any other fault of the master key is New's to tell.
+// served. Any other fault of the master key is New's to tell. The error is ctx's
+// when that ended first.
 func AwaitKey(ctx context.Context, c Config) error {
 	sealed := func() error {
 		if _, err := seal.OpenMaster(filepath.Join(c.Dir, masterFile), c.Keepers...); errors.Is(err, seal.ErrSealed) {
@@ -45,13 +46,13 @@ func AwaitKey(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	ctx, opened := context.WithCancel(ctx)
+	waiting, opened := context.WithCancel(ctx)
 	defer opened()
-	g, ctx := errgroup.WithContext(ctx)
+	g, waiting := errgroup.WithContext(waiting)
 	g.Go(func() error {
 		l := borrowed{c.Listener}
 		defer l.giveBack()
-		return serveSealed(ctx, c, tls.NewListener(l, &tls.Config{
+		return serveSealed(waiting, c, tls.NewListener(l, &tls.Config{
 			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{certificate},
 		}), "its master key is with a keeper that does not give it out; the operator finds the reason in the server's log")
 	})
@@ -60,7 +61,7 @@ func AwaitKey(ctx context.Context, c Config) error {
 		if err != nil {
 			return err
 		}
-		g.Go(func() error { return serveSealed(ctx, c, l, reason.Error()) })
+		g.Go(func() error { return serveSealed(waiting, c, l, reason.Error()) })
 	}
 	g.Go(func() error {
 		defer opened()
@@ -68,7 +69,7 @@ func AwaitKey(ctx context.Context, c Config) error {
 		defer tick.Stop()
 		for {
 			select {
-			case <-ctx.Done():
+			case <-waiting.Done():
 				return nil
 			case <-tick.C:
 				if sealed() == nil {
@@ -77,7 +78,10 @@ func AwaitKey(ctx context.Context, c Config) error {
 			}
 		}
 	})
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // serveSealed says why nothing is served, to whoever asks.

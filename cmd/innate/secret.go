@@ -28,7 +28,8 @@ func (s *session) vaultCommand() *cobra.Command {
 		}),
 	}
 	p.flags(create, false)
-	cmd.AddCommand(create, s.listCommand(typeVault), s.showCommand(typeVault), s.deleteCommand(typeVault, "every secret in it"))
+	cmd.AddCommand(create, s.listCommand(typeVault), s.showCommand(typeVault), s.deleteCommand(typeVault, "every secret in it, until it is recovered or purged"),
+		s.vaultDeleted(), s.vaultRecover(), s.vaultPurge())
 	return cmd
 }
 

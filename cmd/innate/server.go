@@ -46,6 +46,9 @@ authority and renew themselves.`,
 			}
 			if err := server.AwaitKey(cmd.Context(), config); err != nil {
 				l.Close()
+				if cmd.Context().Err() != nil {
+					return nil // stopped while it was sealed
+				}
 				return err
 			}
 			srv, err := server.New(cmd.Context(), config)
@@ -84,7 +87,7 @@ authority and renew themselves.`,
 		},
 	}
 	init.Flags().StringVar(&domain, "domain", "", "DNS `name` under which the platform answers, such as id.example.org")
-	init.Flags().StringVar(&in, "seal", seal.InFile, "who shall `keep` the master key: file or tpm")
+	init.Flags().StringVar(&in, "seal", seal.InFile, "who shall `keep` the master key: "+kinds)
 	init.MarkFlagRequired("domain")
 	cmd.AddCommand(init, s.serverReseal())
 	return cmd

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,13 +13,17 @@ import (
 )
 
 // keepers are who may keep a master key on this machine, beside a file.
-type keepers struct{ tpm string }
+type keepers struct {
+	tpm   string
+	token token
+}
 
 func (k *keepers) flags(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringVar(&k.tpm, "tpm-device", tpm.DefaultDevice, "`path` of the TPM that keeps the master key, if one does")
+	k.token.flags(cmd)
 }
 
-func (k *keepers) all() []seal.Keeper { return []seal.Keeper{tpmKeeper(k.tpm)} }
+func (k *keepers) all() []seal.Keeper { return append(k.token.keepers(), tpmKeeper(k.tpm)) }
 
 // A tpmKeeper keeps a master key in the TPM at that path.
 type tpmKeeper string
@@ -48,12 +53,14 @@ func (k *keepers) named(name string) (seal.Keeper, error) {
 	if name == seal.InFile {
 		return nil, nil
 	}
+	names := []string{seal.InFile}
 	for _, one := range k.all() {
 		if one.Name() == name {
 			return one, nil
 		}
+		names = append(names, one.Name())
 	}
-	return nil, fmt.Errorf("--seal %q: want %s or tpm", name, seal.InFile)
+	return nil, fmt.Errorf("--seal %q: want one of %s", name, strings.Join(names, ", "))
 }
 
 func (s *session) serverReseal() *cobra.Command {
@@ -78,6 +85,6 @@ from before has what was in it: put new values in their place.`,
 			return s.say(now, "The master key is a new one, kept by: %s. Copies of the old one open nothing that is written from now on.", now.In)
 		}),
 	}
-	cmd.Flags().StringVar(&in, "in", seal.InFile, "who shall `keep` the new key: file or tpm")
+	cmd.Flags().StringVar(&in, "in", seal.InFile, "who shall `keep` the new key: "+kinds)
 	return cmd
 }
