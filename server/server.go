@@ -206,11 +206,7 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 		MayExchange: func(ctx context.Context, actor innate.Principal, subject directory.Object, _ string) error {
 			return s.access.Check(ctx, actor, access.Data(access.ExchangeToken), scopeOf(subject))
 		},
-		Revoked: func(of innate.Principal, key string) (string, bool) {
-			return s.revoked.Revoked(client.Claim{
-				Object: of.Object, Hosting: of.Hosting, Host: of.Host, Token: of.Token, Key: key, IssuedAt: of.IssuedAt,
-			})
-		},
+		Revoked: s.revokedToken,
 		OnRevoke: func(tx store.Tx, kid string) error {
 			return feed.Revoke(tx, client.RevokedKey, kid, c.Now(), longestToken)
 		},
@@ -221,8 +217,9 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 	if s.vault, err = vault.New(vault.Config{
 		DB: s.db, Audit: s.audit, Seal: s.master, Access: s.access, Tenant: p.Tenant,
 		Login: s.Endpoints.Login, Suffix: s.Endpoints.VaultSuffix,
-		ByName: func(name string) (innate.ResourceID, bool) { return s.resources.VaultByName(name) },
-		Now:    c.Now, Log: c.Log,
+		ByName:  func(name string) (innate.ResourceID, bool) { return s.resources.VaultByName(name) },
+		Revoked: func(who innate.Principal) (string, bool) { return s.revokedToken(who, "") },
+		Now:     c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}
@@ -260,6 +257,14 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 	return err
 }
 
+// revokedToken reports whether the token that somebody came with is revoked,
+// and by what; key is the one that signed it, empty where it is not known.
+func (s *Server) revokedToken(of innate.Principal, key string) (why string, revoked bool) {
+	return s.revoked.Revoked(client.Claim{
+		Object: of.Object, Hosting: of.Hosting, Host: of.Host, Token: of.Token, Key: key, IssuedAt: of.IssuedAt,
+	})
+}
+
 // scopeOf is where a role over a principal hangs: at the resource that a managed
 // identity lives with, and for what has none at the root.
 func scopeOf(o directory.Object) innate.Scope {
@@ -289,6 +294,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.drain(ctx) })
 	g.Go(func() error { return s.forget(ctx) })
 	g.Go(func() error { return s.tokens.Run(ctx) })
+	g.Go(func() error { return s.vault.Follow(ctx) })
 	g.Go(func() error { return s.vault.Run(ctx) })
 	return g.Wait()
 }

@@ -38,6 +38,12 @@ var operations = map[string]map[string]operation{
 		http.MethodGet:   (*Service).serveGet,
 		http.MethodPatch: (*Service).serveUpdate,
 	},
+	"changes": { // ours, see watch
+		http.MethodGet: (*Service).serveChanges,
+	},
+	"changes/{name}": {
+		http.MethodGet: (*Service).serveChanges,
+	},
 	"deletedsecrets": {
 		http.MethodGet: (*Service).serveListDeleted,
 	},

@@ -34,6 +34,9 @@ type Config struct {
 	ByName func(name string) (innate.ResourceID, bool) // vault name → resource
 	Now    func() time.Time                            // nil means time.Now
 	Log    *slog.Logger                                // nil means slog.Default()
+
+	// Revoked is asked about those whose requests have waited for a change; nil means that nobody is.
+	Revoked func(innate.Principal) (why string, revoked bool)
 }
 
 func (c *Config) check() error {
@@ -65,14 +68,18 @@ func (c *Config) check() error {
 }
 
 // Service serves every vault.
-type Service struct{ config Config }
+type Service struct {
+	config  Config
+	history *history
+	waiting *waitingRoom
+}
 
 // New checks c.
 func New(c Config) (*Service, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return &Service{c}, nil
+	return &Service{config: c, history: newHistory(), waiting: &waitingRoom{those: map[innate.ObjectID]int{}}}, nil
 }
 
 // Put makes a vault, or changes its settings, or brings back one that was put
