@@ -113,14 +113,16 @@ func (s *Service) watch(ctx context.Context, u use, w watch) (heard, error) {
 // await returns when there may be something to tell.
 func (s *Service) await(ctx context.Context, u use, w watch) error {
 	var guid string
-	if err := s.again(ctx, func() error {
-		return s.config.DB.View(ctx, func(r store.Reader) error {
-			v, err := vaultIn(r, u.vault)
-			guid = v.GUID
-			return err
-		})
+	var newest store.Revision
+	if err := s.config.DB.View(ctx, func(r store.Reader) error {
+		v, err := vaultIn(r, u.vault)
+		guid, newest = v.GUID, r.Revision()
+		return err
 	}); err != nil {
 		return err
+	}
+	if w.since > newest {
+		return nil // there is nothing to wait for, as will be said
 	}
 	if !s.waiting.enter(u.who.Object) {
 		return rest.Errorf(http.StatusTooManyRequests, "TooManyRequests",
