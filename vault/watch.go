@@ -141,10 +141,8 @@ func (s *Service) await(ctx context.Context, u use, w watch) error {
 		case <-late.C:
 			return s.stillGood(ctx, u)
 		case <-ctx.Done():
-			return &rest.Error{
-				Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable",
-				Message: "the server is stopping, or the caller has gone: ask again", Cause: ctx.Err(),
-			}
+			// No fault of the server, which would be logged; SDKs ask again after a 408.
+			return rest.Errorf(http.StatusRequestTimeout, "RequestTimeout", "the wait was cut short, for the server stops or the caller has gone: ask again")
 		}
 	}
 }

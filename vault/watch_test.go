@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -285,6 +286,28 @@ func TestWaitsEndWhenTheServerStops(t *testing.T) {
 		stop()
 		if h := <-waiting; h.status != 200 || len(h.Changes) != 0 || time.Since(began) != 0 {
 			t.Errorf("answered %d %s after %s", h.status, h.text, time.Since(began))
+		}
+	})
+}
+
+func TestWhoHangsUpWaitsNoLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.follow()
+		ctx, hangUp := context.WithCancel(t.Context())
+		r := httptest.NewRequestWithContext(ctx, "GET", fmt.Sprintf("https://%s/changes%s&since=%d", host, api, w.begin("officer")), nil)
+		r.Header.Set("Authorization", "Bearer officer")
+		rec, ended := httptest.NewRecorder(), make(chan bool)
+		go func() {
+			w.front.ServeHTTP(rec, r)
+			close(ended)
+		}()
+		synctest.Wait()
+		began := time.Now()
+		hangUp()
+		<-ended
+		if rec.Code != 408 || time.Since(began) != 0 { // a 5xx would be an error in the server's log
+			t.Errorf("answered %d after %s", rec.Code, time.Since(began))
 		}
 	})
 }

@@ -116,7 +116,8 @@ func (v *vaultSecrets) printChanges(all []secretChange) error {
 // passing reports whether what failed may be well in a moment: anything but a refusal.
 func passing(err error) bool {
 	var e *rest.Error
-	return !errors.As(err, &e) || e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests
+	return !errors.As(err, &e) || e.Status >= http.StatusInternalServerError ||
+		e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
 }
 
 func pause(ctx context.Context, d time.Duration) error {
