@@ -74,7 +74,10 @@ func (s *Server) serveReseal(w http.ResponseWriter, r *http.Request) {
 	}
 	// Half a replacement is no harm, and still not left behind by a client that hangs up.
 	if err := s.reseal(context.WithoutCancel(r.Context()), who, in, "asked for"); err != nil {
-		rest.WriteError(w, r, err)
+		rest.WriteError(w, r, &rest.Error{
+			Status: http.StatusServiceUnavailable, Code: "ResealFailed", Cause: err,
+			Message: err.Error() + ": the server goes on as it was; ask again, which goes on from there",
+		})
 		return
 	}
 	s.showSeal(w, r)

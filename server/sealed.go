@@ -41,6 +41,9 @@ func AwaitKey(ctx context.Context, c Config) error {
 	if reason == nil {
 		return nil
 	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
 	c.Log.Error("this server is sealed: it answers 503 until the keeper of its master key gives that out", "err", reason)
 	certificate, err := unproved()
 	if err != nil {

@@ -54,19 +54,19 @@ var (
 )
 
 // backupKey reads that key, making it when there is none.
-func (s *Service) backupKey(tx store.Tx) (*seal.Key, error) {
+func backupKey(tx store.Tx, master *seal.Key) (*seal.Key, error) {
 	wrapped, ok, err := keys.Get(tx, backupKeyRow)
 	if err != nil {
 		return nil, err
 	}
 	if ok {
-		key, err := s.config.Seal.DataKey(wrapped, backupKeyPlace)
+		key, err := master.DataKey(wrapped, backupKeyPlace)
 		if err != nil {
 			return nil, fmt.Errorf("the key of backups: %w", err)
 		}
 		return key, nil
 	}
-	key, wrapped, err := s.config.Seal.NewDataKey(backupKeyPlace)
+	key, wrapped, err := master.NewDataKey(backupKeyPlace)
 	if err != nil {
 		return nil, fmt.Errorf("the key of backups: %w", err)
 	}
@@ -80,7 +80,7 @@ func (s *Service) backup(ctx context.Context, u use) (blob string, err error) {
 		if err != nil {
 			return err
 		}
-		key, err := s.backupKey(tx)
+		key, err := backupKey(tx, s.config.Seal)
 		if err != nil {
 			return err
 		}
@@ -160,7 +160,7 @@ func (s *Service) openBackup(tx store.Tx, blob string) (b backup, err error) {
 	if err != nil {
 		return b, badBackup(err)
 	}
-	key, err := s.backupKey(tx)
+	key, err := backupKey(tx, s.config.Seal)
 	if err != nil {
 		return b, err
 	}

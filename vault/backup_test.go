@@ -93,6 +93,7 @@ func TestABackupThatWasChangedOrIsOfAnotherPlatformIsRefused(t *testing.T) {
 }
 
 func TestABackupOfTheLongestSecretIsRestored(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	long := `{"value":"` + strings.Repeat("x", 25_600) + `"}`
 	for range 500 {

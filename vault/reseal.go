@@ -21,6 +21,9 @@ func Reseal(tx store.Tx, master *seal.Key) error {
 			return err
 		}
 	}
+	if _, err := backupKey(tx, master); err != nil { // in a store from before there were backups
+		return err
+	}
 	for id, wrapped := range keys.All(tx, "", "") {
 		again, err := master.Reseal(wrapped, []byte(string(keys)+id))
 		if err != nil {

@@ -73,11 +73,18 @@ func (s *Service) decide(ctx context.Context, u use, do right) (verdict, error) 
 		return s.decideByPolicy(ctx, u, do, set)
 	}
 	d, err := s.config.Access.Allowed(ctx, u.who, do.Action, u.scope())
-	if err != nil || d.Allowed {
-		return verdict{allowed: true, why: d.Why}, err
+	if err != nil {
+		return verdict{}, err
 	}
-	// A refusal is final only if nobody has turned the vault to policies meanwhile: Allowed has synced.
-	if set, err = s.settings(ctx, u); err != nil || set.ByPolicy {
+	if d.Allowed {
+		return verdict{allowed: true, why: d.Why}, nil
+	}
+	// Allowed has caught up with the store before it refused: the vault may turn
+	// out to be one with policies.
+	if set, err = s.settings(ctx, u); err != nil {
+		return verdict{}, err
+	}
+	if set.ByPolicy {
 		return s.decideByPolicy(ctx, u, do, set)
 	}
 	return verdict{why: d.Why, refusal: refusedByRole(u, do, d)}, nil

@@ -89,9 +89,9 @@ func (s *Service) Put(tx store.Tx, id innate.ResourceID, set Settings) error {
 	if err != nil {
 		return err
 	}
-	// Reseal rewrites the key that is read here: a vault that is made meanwhile is
-	// made again, under the new master key.
-	if _, err := s.backupKey(tx); err != nil {
+	// Reseal writes the key that is read here: a vault that is made meanwhile is made
+	// again, under the new master key.
+	if _, err := backupKey(tx, s.config.Seal); err != nil {
 		return err
 	}
 	if !ok {
