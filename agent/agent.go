@@ -63,6 +63,7 @@ type Agent struct {
 	audit    *audit.Log
 	placed   *placements
 	tokens   *cache
+	memory   *memory
 	uids     *uids
 	apps     *apps
 	journals *journals
@@ -112,7 +113,10 @@ func New(c Config) (*Agent, error) {
 		return nil, err
 	}
 	a.host = sync.OnceValue(func() *host { return look(c) })
-	a.tokens = newCache(a.upstream, c.Now, c.Log)
+	if a.memory, err = newMemory(c.Runtime, a.upstream, c.Log); err != nil {
+		return nil, err
+	}
+	a.tokens = newCache(a.upstream, a.memory, c.Now, c.Log)
 	a.apps = newApps(a)
 	a.journals = &journals{dir: filepath.Join(c.Runtime, journalsDir), now: c.Now, log: c.Log, by: map[string]*journal{}}
 	a.metadata = newMetadata(a)
@@ -147,11 +151,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.recall()
 	g, ctx := errgroup.WithContext(ctx)
 	a.apps.open(ctx)
 	a.metadata.open(ctx)
 	g.Go(func() error { return feed.Run(ctx) })
 	g.Go(func() error { return a.renew(ctx) })
+	g.Go(func() error { return a.tokens.refreshing(ctx) })
+	g.Go(func() error { return a.memory.keeping(ctx, a.know) })
 	g.Go(func() error { return a.serveControl(ctx, control) })
 	g.Go(func() error {
 		select {

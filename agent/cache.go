@@ -33,13 +33,15 @@ type cache struct {
 	upstream *upstream
 	now      func() time.Time
 	log      *slog.Logger
+	kept     func() // a token came: what is remembered over a restart is old
+	dropped  func() // tokens were thrown away: what is remembered over a restart is wrong
 
 	mu        sync.Mutex
 	workloads map[string]*wallet // by resource key
 }
 
-func newCache(u *upstream, now func() time.Time, log *slog.Logger) *cache {
-	return &cache{upstream: u, now: now, log: log, workloads: map[string]*wallet{}}
+func newCache(u *upstream, m *memory, now func() time.Time, log *slog.Logger) *cache {
+	return &cache{upstream: u, now: now, log: log, kept: m.old, dropped: m.wrong, workloads: map[string]*wallet{}}
 }
 
 // An order is what to get a token for.
@@ -71,9 +73,13 @@ type wallet struct {
 
 // An entry is one token and the call that fetches the next.
 type entry struct {
+	order   order
 	token   innate.Token
-	refresh time.Time // when to begin fetching the next
-	call    *call     // nil: none under way
+	fetched time.Time     // by our clock; monotonic too, unless it is remembered from before a restart
+	refresh time.Duration // fetch the next when no more than this is left
+	pause   time.Time     // after a refresh that failed: not before
+	asked   bool          // for this very token: the next one is worth fetching
+	call    *call         // nil: none under way
 }
 
 // A call is one upstream call and its outcome, for all who wait.
@@ -94,8 +100,16 @@ func (c *cache) wallet(workload innate.ResourceID) *wallet {
 	return w
 }
 
+// wallets returns every workload's.
+func (c *cache) wallets() []*wallet {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.workloads))
+}
+
 // forget throws away what is kept of a workload.
 func (c *cache) forget(workload innate.ResourceID) {
+	defer c.dropped()
 	c.mu.Lock()
 	w := c.workloads[workload.Key()]
 	delete(c.workloads, workload.Key())
@@ -118,6 +132,7 @@ func (c *cache) close() {
 
 // detach throws away what is kept of one of a workload's identities.
 func (c *cache) detach(workload innate.ResourceID, id innate.ObjectID) {
+	defer c.dropped()
 	c.mu.Lock()
 	w := c.workloads[workload.Key()]
 	c.mu.Unlock()
@@ -128,10 +143,8 @@ func (c *cache) detach(workload innate.ResourceID, id innate.ObjectID) {
 
 // revoke throws away what is kept of an identity, whoever has it.
 func (c *cache) revoke(id innate.ObjectID) {
-	c.mu.Lock()
-	all := slices.Collect(maps.Values(c.workloads))
-	c.mu.Unlock()
-	for _, w := range all {
+	defer c.dropped()
+	for _, w := range c.wallets() {
 		w.forget(func(of innate.ObjectID) bool { return of == id })
 	}
 }
@@ -139,10 +152,8 @@ func (c *cache) revoke(id innate.ObjectID) {
 // revokeAll throws away every token, and those that are on their way. It keeps
 // the certificates, which are not what was revoked.
 func (c *cache) revokeAll() {
-	c.mu.Lock()
-	all := slices.Collect(maps.Values(c.workloads))
-	c.mu.Unlock()
-	for _, w := range all {
+	defer c.dropped()
+	for _, w := range c.wallets() {
 		w.mu.Lock()
 		clear(w.tokens)
 		w.mu.Unlock()
@@ -176,17 +187,18 @@ func (c *cache) get(ctx context.Context, o order) (innate.Token, error) {
 			Text: "this workload is waiting for too many tokens at once",
 		}
 	}
+	e.asked = true
 	if e.good(now) {
 		token := e.token
-		if e.call == nil && !now.Before(e.refresh) {
-			c.begin(w, e, o)
+		if e.due(now) {
+			c.begin(w, e)
 		}
 		w.mu.Unlock()
 		return token, nil
 	}
 	waiting := e.call
 	if waiting == nil {
-		waiting = c.begin(w, e, o)
+		waiting = c.begin(w, e)
 	}
 	w.mu.Unlock()
 	select {
@@ -197,9 +209,23 @@ func (c *cache) get(ctx context.Context, o order) (innate.Token, error) {
 	}
 }
 
+// left is how long the entry's token lives on. The wall clock may be set, and the
+// monotonic one stands still while a laptop sleeps: the lesser of the two counts.
+// A clock that went back to before the token came tells nothing, and nothing is left.
+func (e *entry) left(now time.Time) time.Duration {
+	elapsed := now.Sub(e.fetched)
+	if e.token.Value == "" || elapsed < 0 {
+		return 0
+	}
+	return min(e.token.Expires.Sub(now), e.token.Expires.Sub(e.fetched)-elapsed)
+}
+
 // good reports whether the entry's token may be handed out.
-func (e *entry) good(now time.Time) bool {
-	return e.token.Value != "" && e.token.Expires.Sub(now) > unserved
+func (e *entry) good(now time.Time) bool { return e.left(now) > unserved }
+
+// due reports whether it is time to fetch the next token, though this one is good.
+func (e *entry) due(now time.Time) bool {
+	return e.call == nil && e.left(now) <= e.refresh && !now.Before(e.pause)
 }
 
 // entry returns the place of an order's token, making room for it; nil when all
@@ -214,23 +240,24 @@ func (w *wallet) entry(o order) *entry {
 	if len(w.tokens) >= mostTokens {
 		return nil
 	}
-	e := new(entry)
+	e := &entry{order: o}
 	w.tokens[o.key()] = e
 	return e
 }
 
 // begin starts the upstream call of an entry; w.mu is held. The call belongs to
 // nobody who waits for it.
-func (c *cache) begin(w *wallet, e *entry, o order) *call {
+func (c *cache) begin(w *wallet, e *entry) *call {
 	running := &call{done: make(chan struct{})}
 	e.call = running
+	o := e.order
 	go func() {
 		w.slots <- struct{}{}
 		defer func() { <-w.slots }()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*upstreamTimeout)
 		defer cancel()
 		token, err := c.fetch(ctx, w, o)
-		c.settle(w, e, o, running, token, err)
+		c.settle(w, e, running, token, err)
 	}()
 	return running
 }
@@ -241,29 +268,37 @@ var errOvertaken = errors.New("what was asked for has changed meanwhile")
 
 // settle puts the outcome of a call where the next ones look for it, unless the
 // entry was thrown away meanwhile: then nobody gets the token.
-func (c *cache) settle(w *wallet, e *entry, o order, running *call, token innate.Token, err error) {
+func (c *cache) settle(w *wallet, e *entry, running *call, token innate.Token, err error) {
 	defer close(running.done)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e.call = nil
-	now := c.now()
+	now, o := c.now(), e.order
 	switch {
 	case w.tokens[o.key()] != e:
 		running.err = errOvertaken
 		return
 	case err == nil:
-		e.token, e.refresh = token, middle(now, token.Expires)
+		e.keep(token, now)
 		running.token = token
+		c.kept()
 		return
 	case !transient(err):
 		delete(w.tokens, o.key()) // the token service says no: what was fetched before it did is not handed out either
-	case e.token.Value != "":
-		e.refresh = now.Add(refreshPause/2 + rand.N(refreshPause))
+		c.dropped()
+	case e.good(now):
+		e.pause = now.Add(refreshPause/2 + rand.N(refreshPause))
 		c.log.Warn("refreshing a token; the present one is served on", "workload", o.workload, "resource", o.resource, "until", e.token.Expires, "err", err)
 	default:
 		delete(w.tokens, o.key())
 	}
 	running.err = err
+}
+
+// keep makes token the entry's. Its next is fetched when about half its life is over.
+func (e *entry) keep(token innate.Token, fetched time.Time) {
+	e.token, e.fetched, e.asked = token, fetched, false
+	e.refresh = token.Expires.Sub(middle(fetched, token.Expires))
 }
 
 // transient reports whether the same request may succeed soon.

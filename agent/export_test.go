@@ -5,6 +5,9 @@ import (
 	"strings"
 )
 
+// Tick is a look at the clock for tokens that want their next.
+func (a *Agent) Tick() { a.tokens.refreshDue() }
+
 // ParseTicket reads a join string and returns where it leads.
 func ParseTicket(s string) (address, name string, err error) {
 	t, err := parseTicket(s)

@@ -89,13 +89,29 @@ func (p *program) environ(t *testing.T) map[string]string {
 	return env
 }
 
+// variables reads an environment as a list.
+func variables(list []string) map[string]string {
+	env := map[string]string{}
+	for _, v := range list {
+		name, value, _ := strings.Cut(v, "=")
+		env[name] = value
+	}
+	return env
+}
+
 // printEnvironment prints the environment, then waits until its input ends.
 const printEnvironment = "/usr/bin/env; echo .; read x"
 
 // ask asks at an app's endpoint from this process, which is not in the app's cgroup.
 func ask(t *testing.T, env map[string]string, secret string) (int, error) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, env["IDENTITY_ENDPOINT"]+"?api-version=2019-08-01&resource="+vault, nil)
+	return askWith(t, env, secret, "")
+}
+
+// askWith is ask with more in the query.
+func askWith(t *testing.T, env map[string]string, secret, more string) (int, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, env["IDENTITY_ENDPOINT"]+"?api-version=2019-08-01&resource="+vault+more, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -415,11 +431,7 @@ func TestALentEndpointServesUntilItIsGivenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := map[string]string{}
-	for _, v := range list {
-		name, value, _ := strings.Cut(v, "=")
-		env[name] = value
-	}
+	env := variables(list)
 	if status, err := ask(t, env, env["IDENTITY_HEADER"]); status != http.StatusOK {
 		t.Errorf("got %d %v, want a token", status, err)
 	}

@@ -30,15 +30,18 @@ type placements struct {
 	byKey   map[string]*client.Placement // by resource key; not modified once in here
 	again   map[string]bool              // keys seen since a Reset; nil when no snapshot is coming
 	whole   bool                         // the first snapshot has come
+	settled chan struct{}                // closed when what is remembered from before a restart may be gone by
 	moved   chan struct{}                // closed at the next change
 	revokes map[innate.ObjectID]time.Time
 	keys    map[string]bool // signing keys that are revoked
 }
 
 func newPlacements(changed func(was, now *client.Placement), revoked func(innate.ObjectID), rolled func()) *placements {
+	settled := make(chan struct{})
+	close(settled)
 	return &placements{
 		changed: changed, revoked: revoked, rolled: rolled,
-		byKey: map[string]*client.Placement{}, moved: make(chan struct{}),
+		byKey: map[string]*client.Placement{}, moved: make(chan struct{}), settled: settled,
 		revokes: map[innate.ObjectID]time.Time{}, keys: map[string]bool{},
 	}
 }
@@ -62,6 +65,7 @@ func (p *placements) apply(ev client.Event) {
 		for _, key := range p.notAgain() {
 			p.set(key, nil)
 		}
+		p.settle()
 	}
 }
 

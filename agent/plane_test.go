@@ -72,6 +72,7 @@ type plane struct {
 
 	joins        atomic.Int64 // asked for
 	renewals     atomic.Int64 // of the host's certificate
+	away         atomic.Bool  // it does not answer at all
 	certificates atomic.Int64 // issued to identities
 	documents    atomic.Int64 // certificates issued for VMs' documents
 	calls        atomic.Int64 // of the token endpoint
@@ -116,7 +117,12 @@ func newPlane(t *testing.T) *plane {
 		p.mu.Unlock()
 		answer(w, r)
 	})
-	p.server = httptest.NewUnstartedServer(mux)
+	p.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	p.server.TLS = &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{leaf, p.ca.Raw}, PrivateKey: leafKey}},
 		ClientAuth:   tls.RequestClientCert,
@@ -282,8 +288,11 @@ func (p *plane) answer(h http.HandlerFunc) {
 
 // issue answers with a token that is the client id, the audience and a number.
 func (p *plane) issue(life time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { p.issueAt(time.Now(), life)(w, r) }
+}
+
+func (p *plane) issueAt(now time.Time, life time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := time.Now()
 		json.NewEncoder(w).Encode(map[string]string{
 			"token_type": "Bearer", "resource": r.FormValue("resource"),
 			"access_token": fmt.Sprintf("%s|%s|%s|%d", r.FormValue("client_id"), r.FormValue("resource"), r.FormValue("assurance"), p.calls.Load()),
@@ -301,6 +310,12 @@ func no(status int, oauth string, code int, text string) http.HandlerFunc {
 			"error_codes": []int{code}, "trace_id": "t",
 		})
 	}
+}
+
+// leave makes the plane unreachable.
+func (p *plane) leave() {
+	p.away.Store(true)
+	p.server.CloseClientConnections()
 }
 
 // A clock is a time that a test moves.
@@ -323,10 +338,11 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// A running is an agent that runs until the test ends.
+// A running is an agent that runs until the test ends, or stop.
 type running struct {
 	*agent.Agent
-	dir string
+	dir  string
+	stop func() // and wait until it has
 }
 
 func (r running) socket() string { return filepath.Join(r.dir, "run", "agent.sock") }
@@ -335,7 +351,13 @@ func (r running) socket() string { return filepath.Join(r.dir, "run", "agent.soc
 func (p *plane) start(change func(*agent.Config)) running {
 	t := p.t
 	t.Helper()
-	dir := folder(t)
+	return p.startIn(folder(t), change)
+}
+
+// startIn runs an agent with the folders of one before it, which has joined, or as start.
+func (p *plane) startIn(dir string, change func(*agent.Config)) running {
+	t := p.t
+	t.Helper()
 	c := agent.Config{
 		State: filepath.Join(dir, "state"), Runtime: filepath.Join(dir, "run"), Dev: true,
 		Cgroups: "innatetest-", UIDBase: 1_910_000_000, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -343,8 +365,10 @@ func (p *plane) start(change func(*agent.Config)) running {
 	if change != nil {
 		change(&c)
 	}
-	if err := agent.Join(t.Context(), c.State, p.joinString(p.pin())); err != nil {
-		t.Fatal(err)
+	if _, err := os.Stat(c.State); err != nil {
+		if err := agent.Join(t.Context(), c.State, p.joinString(p.pin())); err != nil {
+			t.Fatal(err)
+		}
 	}
 	a, err := agent.New(c)
 	if err != nil {
@@ -353,19 +377,27 @@ func (p *plane) start(change func(*agent.Config)) running {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	t.Cleanup(func() {
+	end := sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Errorf("the agent ended with: %v", err)
 		}
 	})
-	select {
-	case <-a.Ready():
-	case err := <-ended:
-		ended <- nil
-		t.Fatalf("the agent ended with: %v", err)
+	t.Cleanup(end)
+	listening := filepath.Join(c.Runtime, "agent.sock")
+	eventually(t, "the agent listens", func() bool {
+		_, err := os.Stat(listening)
+		return err == nil || len(ended) > 0
+	})
+	if !p.away.Load() {
+		select {
+		case <-a.Ready():
+		case err := <-ended:
+			ended <- nil
+			t.Fatalf("the agent ended with: %v", err)
+		}
 	}
-	return running{a, dir}
+	return running{a, dir, end}
 }
 
 func ident(n int, system bool) client.Identity {

@@ -39,6 +39,7 @@ func (a *Agent) await(ctx context.Context, workload innate.ResourceID, which inn
 		o, err = a.order(workload, which, proof)
 		return !errors.Is(err, innate.ErrNoIdentity)
 	}
+	a.placed.certain(ctx)
 	if look() {
 		return o, err
 	}

@@ -83,6 +83,8 @@ func (u *upstream) transportFor(key *tls.Certificate) *http.Transport {
 		TLSHandshakeTimeout: upstreamTimeout,
 		IdleConnTimeout:     90 * time.Second,
 		MaxIdleConnsPerHost: 2,
+		// A connection that died while a laptop slept, or with a route, tells nobody: ask.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
 	}
 }
 

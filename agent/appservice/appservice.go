@@ -34,6 +34,8 @@ import (
 // Tokens is where tokens come from. An error that is an *innate.Refusal is answered as it says.
 type Tokens interface {
 	Token(ctx context.Context, workload innate.ResourceID, which innate.Selector, resource string, proof innate.Assurance) (innate.Token, error)
+	// Refused tells that a resource refused the workload's token with that SHA-256.
+	Refused(workload innate.ResourceID, sum [sha256.Size]byte)
 }
 
 // Attestor states kernel facts about a connection's peer; *caller.Diag is one.

@@ -39,6 +39,8 @@ func (f tokenSource) Token(_ context.Context, workload innate.ResourceID, which 
 	return f(which, resource)
 }
 
+func (tokenSource) Refused(innate.ResourceID, [32]byte) {}
+
 // identities answers for an app with a system-assigned and a user-assigned identity.
 func identities(which innate.Selector, resource string) (innate.Token, error) {
 	switch resource {

@@ -1,6 +1,8 @@
 package appservice
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +54,9 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		e.refuse(w, r, p, q.resource, e.dialect.refusal(err, q.which))
 		return
+	}
+	if sum, ok := refused(query); ok {
+		e.tokens.Refused(e.generation.App, sum)
 	}
 	token, err := e.tokens.Token(r.Context(), e.generation.App, q.which, q.resource, e.generation.Proof)
 	if err == nil {
@@ -125,6 +130,14 @@ func (e *Endpoint) read(r *http.Request, v version, query endpoint.Query, queryE
 	}
 	q.value = query.Get(q.selector)
 	return q, err
+}
+
+// refused is the hash of a token that the caller wants replaced, since a
+// resource refused it; .NET sends it (managed-identity-endpoints §3.1). What is
+// no such hash names no token.
+func refused(q endpoint.Query) (sum [sha256.Size]byte, ok bool) {
+	b, err := hex.DecodeString(q.Get("token_sha256_to_refresh"))
+	return sum, err == nil && copy(sum[:], b) == len(sum) && len(b) == len(sum)
 }
 
 // record is in the audit log before the answer: the first use of each token, then counts.

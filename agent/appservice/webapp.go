@@ -16,6 +16,7 @@ var webApp = dialect{
 	path: "/msi/token",
 	versions: []version{
 		{"2019-08-01", "X-Identity-Header", []string{"client_id", "object_id", "principal_id", "mi_res_id", "msi_res_id"}},
+		{"2025-03-30", "X-Identity-Header", []string{"client_id", "object_id", "principal_id", "mi_res_id", "msi_res_id"}}, // may have token_sha256_to_refresh and xms_cc
 		{"2017-09-01", "Secret", []string{"clientid"}},
 	},
 	refusal: refusalOfWebApp,
