@@ -191,7 +191,7 @@ func (r *journalReader) read(b []byte) (n int, more <-chan struct{}, err error) 
 		if r.file == nil {
 			r.number = max(r.number, newest-1)
 			if r.file, err = os.Open(r.of.path(r.number)); errors.Is(err, fs.ErrNotExist) && r.number < newest {
-				r.file, err = nil, nil
+				r.file = nil
 				r.number++
 				continue
 			}

@@ -22,6 +22,7 @@ import (
 // A Restart says when a program that has ended is started again.
 type Restart string
 
+// When it is.
 const (
 	RestartNo        Restart = "no"
 	RestartOnFailure Restart = "on-failure" // it ended with another exit code than 0

@@ -70,7 +70,8 @@ func (h *Hosts) renewed(m *member, p peer, pub crypto.PublicKey) (g Grant, err e
 		if before, ok := m.newest(inMemory); ok {
 			kept = append(kept, before)
 		}
-		m.Certificates = append(kept, remember(next, inTPM), remember(daily, inMemory))
+		kept = append(kept, remember(next, inTPM), remember(daily, inMemory))
+		m.Certificates = kept
 	default:
 		if g, next, err = h.grant(m.Machine, pub); err != nil {
 			return g, err

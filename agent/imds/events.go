@@ -70,13 +70,15 @@ func readApproval(w http.ResponseWriter, r *http.Request) error {
 		return &innate.Refusal{Status: http.StatusBadRequest, Text: "reading the body: it is cut off, or longer than 16 kB", Cause: err}
 	}
 	var approval struct {
-		StartRequests []struct{ EventId string }
+		StartRequests []struct {
+			EventID string `json:"EventId"`
+		}
 	}
 	if json.Unmarshal(body, &approval) != nil || len(approval.StartRequests) == 0 {
 		return badRequest(`the body is {"StartRequests":[{"EventId":"..."}]}`)
 	}
 	for _, event := range approval.StartRequests {
-		if _, err := innate.ParseGUID(event.EventId); err != nil {
+		if _, err := innate.ParseGUID(event.EventID); err != nil {
 			return badRequest("an EventId is the GUID that a scheduled event has")
 		}
 	}
