@@ -372,7 +372,7 @@ func FuzzWatchQuery(f *testing.F) {
 		w.t = t
 		q, err := url.ParseQuery(query)
 		if wait, _ := strconv.Atoi(q.Get("wait")); err != nil || wait != 0 || q.Get("wait") == "" && q.Get("since") != "" || q.Has("api-version") {
-			t.Skip("it would wait, or is another parser's")
+			return // it would wait, or is another parser's
 		}
 		if h := w.ask("officer", "?"+q.Encode()); h.status != 200 && h.status != 400 && h.status != 410 {
 			t.Errorf("%q: %d %s", query, h.status, h.text)
