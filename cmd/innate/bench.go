@@ -37,6 +37,8 @@ var benchRows = []benchRow{
 	{"decide-1k", "ns", "≤ 1000 ns", decide(1_000)},
 	{"decide-1m", "ns", "≤ 1000 ns", decide(1_000_000)},
 	{"secret-get", "requests/s", "ratio ≥ 0.50", secretGet},
+	{"secret-set-1", "writes/s", "", secretSet(1)},
+	{"secret-set-64", "writes/s", "", secretSet(64)},
 	{"write-1", "writes/s", "ratio ≥ 0.50", write(1)},
 	{"write-64", "writes/s", "≥ 10 × write-1", write(64)},
 	{"first-token", "ms", "", firstToken},

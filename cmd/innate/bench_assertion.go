@@ -57,7 +57,7 @@ func issueAssertion(alg jwt.Alg) func(context.Context, *bench) (contest, error) 
 		return b.beside(ctx, load{
 			Method: http.MethodPost, URL: "https://login." + st.Server.Platform.Domain + st.tokenPath(), Connections: benchConnections,
 			Header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, Bodies: bodies,
-		}, st.dial("login", nil), nil, func() error {
+		}, st.dial("login", nil), nil, func(*http.Request) error {
 			digest := sha256.Sum256(make([]byte, signedBytes))
 			if !verify(digest[:], signature) {
 				return errors.New("the signature does not verify")

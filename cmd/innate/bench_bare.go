@@ -23,7 +23,7 @@ type bare struct {
 
 // startBare serves a's header and body, over TLS when config is not nil, after
 // doing work when that is not nil.
-func startBare(a loadReport, config *tls.Config, work func() error, log *slog.Logger) (*bare, error) {
+func startBare(a loadReport, config *tls.Config, work func(*http.Request) error, log *slog.Logger) (*bare, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func startBare(a loadReport, config *tls.Config, work func() error, log *slog.Lo
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if work != nil {
-				if err := work(); err != nil {
+				if err := work(r); err != nil {
 					http.Error(w, err.Error(), http.StatusInternalServerError)
 					return
 				}
@@ -99,7 +99,7 @@ func bareTLS(client *tls.Certificate) (server, dialer *tls.Config, err error) {
 
 // beside is a contest of a load between a server of ours, which dial reaches,
 // and a bare one, which needs work for each answer.
-func (b *bench) beside(ctx context.Context, l load, dial dialFunc, client *tls.Certificate, work func() error) (contest, error) {
+func (b *bench) beside(ctx context.Context, l load, dial dialFunc, client *tls.Certificate, work func(*http.Request) error) (contest, error) {
 	first, err := l.once(ctx, dial)
 	if err != nil {
 		return contest{}, err

@@ -29,6 +29,7 @@ type prover struct {
 	cert     tls.Certificate
 	object   innate.ObjectID
 	client   innate.ClientID
+	vaults   string // its token for vaults, once it may use the bench's
 }
 
 // prover joins a second host, places a VM on it and gets the certificate of the

@@ -80,11 +80,16 @@ func (st *stage) put(ctx context.Context, id innate.ResourceID, body map[string]
 // dial connects to one of the platform's names, "hosts" or "kv1.vault" for
 // instance, under a client certificate or none.
 func (st *stage) dial(name string, cert *tls.Certificate) dialFunc {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(st.Server.Bundle())
-	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: name + "." + st.Server.Platform.Domain}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: st.roots(), ServerName: name + "." + st.Server.Platform.Domain}
 	if cert != nil {
 		config.Certificates = []tls.Certificate{*cert}
 	}
 	return dialTLS(st.Server.Addr().String(), config)
+}
+
+// roots are whom the platform's clients trust.
+func (st *stage) roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(st.Server.Bundle())
+	return roots
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -17,9 +18,14 @@ import (
 // benchmark runs 'innate bench' as its user would.
 func benchmark(t *testing.T, args ...string) (out string, err error) {
 	t.Helper()
-	t.Setenv("TMPDIR", t.TempDir())
+	tmp, err := os.MkdirTemp("", "innate-") // short, since unix sockets live in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(tmp) })
+	t.Setenv("TMPDIR", tmp)
 	var b bytes.Buffer
-	err = run(t.Context(), append([]string{"bench", "--seconds", "0.05"}, args...), strings.NewReader(""), &b, io.Discard)
+	err = run(t.Context(), append([]string{"bench", "--seconds", "0.05"}, args...), strings.NewReader(""), &b, t.Output())
 	return b.String(), err
 }
 
@@ -49,6 +55,25 @@ func TestBenchAnswersScriptsWithEachRowBesideItsLimit(t *testing.T) {
 	}
 	if !slices.Equal(names, []any{"write-1", "decide-1k"}) {
 		t.Errorf("got rows %v, want write-1 and decide-1k", names)
+	}
+}
+
+func TestBenchReadsAndWritesSecretsOfAPlatform(t *testing.T) {
+	out, err := benchmark(t, "--only", "secret-get,secret-set-1,secret-set-64", "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []measurement
+	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if len(rows) != 3 { // one that cannot be measured is left out
+		t.Fatalf("got %s, want three rows", out)
+	}
+	for _, r := range rows {
+		if r.Value <= 0 || r.Limit == nil || *r.Limit <= 0 {
+			t.Errorf("%s: got %v beside %v, want both measured", r.Name, r.Value, r.Limit)
+		}
 	}
 }
 

@@ -174,7 +174,7 @@ func (b *bench) issue(ctx context.Context, audience, alg string, key crypto.Sign
 		return contest{}, fmt.Errorf("a token for %s is signed with %s, and not with %s", audience, got, alg)
 	}
 	text := make([]byte, signedBytes)
-	return b.beside(ctx, p.load(audience), p.dial(), &p.cert, func() error {
+	return b.beside(ctx, p.load(audience), p.dial(), &p.cert, func(*http.Request) error {
 		digest := sha256.Sum256(text)
 		_, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
 		return err
