@@ -117,7 +117,7 @@ func (s *Service) decideByPolicy(ctx context.Context, u use, do right, set Setti
 // which only who may is told.
 func (s *Service) settings(ctx context.Context, u use) (set Settings, err error) {
 	err = s.config.DB.View(ctx, func(r store.Reader) error {
-		row, _, err := vaults.Get(r, u.vault.Key())
+		row, _, err := s.known.get(r, u.vault)
 		set = row.Settings
 		return err
 	})

@@ -80,7 +80,7 @@ func (s *Service) read(ctx context.Context, u use, do right, fn func(r store.Rea
 	}
 	outcome := s.again(ctx, func() error {
 		return s.config.DB.View(ctx, func(r store.Reader) error {
-			v, err := vaultIn(r, u.vault)
+			v, err := s.vaultIn(r, u.vault)
 			if err != nil {
 				return err
 			}
@@ -107,7 +107,7 @@ func (s *Service) write(ctx context.Context, u use, do right, fn func(tx store.T
 func (s *Service) change(ctx context.Context, u use, allowed audit.Event, fn func(tx store.Tx, v vaultRow, ev *audit.Event) error) error {
 	outcome := s.again(ctx, func() error {
 		return s.commit(ctx, func(tx store.Tx) error {
-			v, err := vaultIn(tx, u.vault)
+			v, err := s.vaultIn(tx, u.vault)
 			if err != nil {
 				return err
 			}
@@ -163,8 +163,9 @@ func (s *Service) again(ctx context.Context, fn func() error) error {
 	return fn()
 }
 
-func vaultIn(r store.Reader, id innate.ResourceID) (vaultRow, error) {
-	v, ok, err := vaults.Get(r, id.Key())
+// vaultIn is the row of a vault that answers.
+func (s *Service) vaultIn(r store.Reader, id innate.ResourceID) (vaultRow, error) {
+	v, ok, err := s.known.get(r, id)
 	if err != nil {
 		return v, err
 	}

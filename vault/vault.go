@@ -70,6 +70,7 @@ func (c *Config) check() error {
 // Service serves every vault.
 type Service struct {
 	config  Config
+	known   known
 	history *history
 	waiting *waitingRoom
 }

@@ -115,7 +115,7 @@ func (s *Service) await(ctx context.Context, u use, w watch) error {
 	var guid string
 	var newest store.Revision
 	if err := s.config.DB.View(ctx, func(r store.Reader) error {
-		v, err := vaultIn(r, u.vault)
+		v, err := s.vaultIn(r, u.vault)
 		guid, newest = v.GUID, r.Revision()
 		return err
 	}); err != nil {
