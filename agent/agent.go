@@ -60,6 +60,7 @@ type Agent struct {
 	config   Config
 	machine  joined
 	upstream *upstream
+	vaults   *vaults
 	audit    *audit.Log
 	placed   *placements
 	tokens   *cache
@@ -106,6 +107,7 @@ func New(c Config) (*Agent, error) {
 	if a.upstream, err = newUpstream(machine, key); err != nil {
 		return nil, err
 	}
+	a.vaults = newVaults(a.upstream)
 	if a.uids, err = openUIDs(filepath.Join(c.State, uidsFile), c.UIDBase); err != nil {
 		return nil, err
 	}
@@ -151,6 +153,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.sweepSecrets(); err != nil {
+		control.Close()
+		return err
+	}
 	a.recall()
 	g, ctx := errgroup.WithContext(ctx)
 	a.apps.open(ctx)
@@ -173,6 +179,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.metadata.wait()
 	a.tokens.close()
 	a.upstream.close()
+	a.vaults.close()
 	return err
 }
 

@@ -87,7 +87,11 @@ func (a *Agent) Variables(ctx context.Context, app string, generation int, by ui
 	if err != nil {
 		return nil, ended(g, err)
 	}
-	return masked(env), nil
+	var references []string
+	if g.secrets != nil {
+		references = g.secrets.settings
+	}
+	return masked(env, references), nil
 }
 
 // lookInto finds the generation that a local user wants to look into, if he may.
@@ -137,9 +141,13 @@ const mask = "********"
 // mask too much.
 var suspect = []string{"SECRET", "PASSWORD", "PASSWD", "PWD", "PASSPHRASE", "TOKEN", "KEY", "CREDENTIAL", "CONNECTIONSTRING", "CONNSTR", "CONNECTION_STRING", "SAS", "SIGNATURE", "COOKIE", "AUTHORIZATION"}
 
-// masked hides secrets in an environment: by the names that say so, the
-// password in an address, and the endpoint's secret wherever it stands.
-func masked(env []string) []string {
+// plain are variables that sound secret and are not.
+var plain = []string{"PWD", "OLDPWD", secretsDirVariable, secretSignalVariable}
+
+// masked hides secrets in an environment: by the names that say so, what was a
+// reference to a secret, the password in an address, and the endpoint's secret
+// wherever it stands.
+func masked(env, references []string) []string {
 	values := map[string]string{}
 	for _, v := range env {
 		name, value, _ := strings.Cut(v, "=")
@@ -155,7 +163,8 @@ func masked(env []string) []string {
 			}
 		}
 		upper := strings.ToUpper(name)
-		if value != "" && name != "PWD" && name != "OLDPWD" && slices.ContainsFunc(suspect, func(part string) bool { return strings.Contains(upper, part) }) {
+		named := slices.ContainsFunc(suspect, func(part string) bool { return strings.Contains(upper, part) }) && !slices.Contains(plain, name)
+		if value != "" && (named || slices.Contains(references, name)) {
 			value = mask
 		}
 		all = append(all, name+"="+withoutPassword(value))

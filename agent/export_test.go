@@ -32,4 +32,4 @@ func Receive(c *net.UnixConn) (messages, files int, err error) {
 func CheckRange(base uint32, subuid string) error { return checkRange(base, strings.NewReader(subuid)) }
 
 // Masked is what is shown of an environment.
-func Masked(env []string) []string { return masked(env) }
+func Masked(env []string) []string { return masked(env, nil) }

@@ -5,6 +5,7 @@ import (
 	crypto "crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -54,6 +55,7 @@ type Generation struct {
 	place    *place
 	process  *launch.Process // nil: lent, there is none
 	dir      string          // where it was started
+	secrets  *secrets        // nil: no setting refers to one
 	share    float64         // of the age that it may get: not all are replaced at once
 	end      context.CancelFunc
 	rush     func()        // closes rushed
@@ -149,9 +151,13 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	if why := here.why(); why != nil {
 		g.Why = why.Error()
 	}
-	settings := pairs(p.Settings)
+	values, err := s.resolve(ctx, g, p)
+	if err != nil {
+		return nil, err
+	}
+	settings := pairs(values)
 	if r.serves {
-		if g.Serves, err = servesAt(g.place, p.Settings); err != nil {
+		if g.Serves, err = servesAt(g.place, values); err != nil {
 			return nil, err
 		}
 		settings = append(settings, "PORT="+strconv.Itoa(g.Serves))
@@ -183,6 +189,9 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	g.PID, g.dir = g.process.PID, r.dir
 	started = true
 	close(g.begun)
+	if g.secrets != nil {
+		g.secrets.follow(ctx, g)
+	}
 	go s.attend(ctx, g, serving, shut)
 	return g, nil
 }
@@ -197,18 +206,31 @@ func (s *apps) surroundings(g *Generation) launch.Spec {
 	if g.Endpoint == appservice.Arc {
 		spec.Show = []launch.Shown{{Dir: s.agent.challenges(g), At: appservice.ChallengeDir}}
 	}
+	if k := g.secrets; k != nil && k.shownAt() != k.dir {
+		spec.Show = append(spec.Show, launch.Shown{Dir: k.dir, At: k.shownAt()})
+	}
 	return spec
 }
 
 // discard takes back a generation that did not start.
 func (s *apps) discard(g *Generation) {
-	if g.place != nil {
-		if err := g.place.remove(s.agent.host()); err != nil {
-			s.agent.config.Log.Warn("removing what was made for an app", "app", g.App, "err", err)
-		}
-	}
+	s.takeAway(g)
 	close(g.exited)
 	s.remove(g)
+}
+
+// takeAway removes what was made for g, when its processes are gone.
+func (s *apps) takeAway(g *Generation) {
+	var errs []error
+	if g.secrets != nil {
+		errs = append(errs, g.secrets.remove())
+	}
+	if g.place != nil {
+		errs = append(errs, g.place.remove(s.agent.host()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.agent.config.Log.Warn("removing what was made for an app", "app", g.App, "generation", g.Generation, "err", err)
+	}
 }
 
 // directoryName tells apps of one name in several groups apart.
@@ -273,9 +295,7 @@ func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error, 
 		a.config.Log.Warn("closing an app's endpoint", "app", g.App, "generation", g.Generation, "err", err)
 	}
 	<-g.exited
-	if err := g.place.remove(a.host()); err != nil {
-		a.config.Log.Warn("removing what was made for an app", "app", g.App, "generation", g.Generation, "err", err)
-	}
+	s.takeAway(g)
 	if err := s.record(context.WithoutCancel(ctx), "end-app", g, map[string]string{"status": strconv.Itoa(g.status)}); err != nil {
 		a.config.Log.Warn("recording the end of an app", "app", g.App, "generation", g.Generation, "err", err)
 	}

@@ -246,7 +246,7 @@ func tell(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
 func placement(r store.Reader, res *resources.Resource) (client.Placement, error) {
 	p := client.Placement{
 		Resource: res.ID, Type: res.ID.Type(), Name: res.ID.Name(), Kind: res.Kind, Location: res.Location, Tags: res.Tags,
-		VMID: res.VMID(), Settings: res.Settings, RunAs: res.RunAs(),
+		VMID: res.VMID(), Settings: res.Settings, SecretsIdentity: res.SecretsIdentity(), RunAs: res.RunAs(),
 		MinimumAssurance: res.MinimumAssurance(),
 		HealthCheck:      res.HealthCheck(), ConsoleFor: res.ConsoleFor(), MaxGenerationAge: res.MaxGenerationAge(),
 	}

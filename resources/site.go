@@ -5,13 +5,16 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"innate"
 )
 
 // Properties of a site that say how its programs are run on a host.
 const (
-	propConsoleFor = "consoleFor"       // uids
-	propSiteConfig = "siteConfig"       // App Service's own; of it we look at healthCheckPath
-	propMaxAge     = "maxGenerationAge" // ISO 8601 duration; PT0S: no limit
+	propConsoleFor = "consoleFor"                // uids
+	propSiteConfig = "siteConfig"                // App Service's own; of it we look at healthCheckPath
+	propMaxAge     = "maxGenerationAge"          // ISO 8601 duration; PT0S: no limit
+	propSecrets    = "keyVaultReferenceIdentity" // App Service's own: SystemAssigned, or the id of an identity
 )
 
 const (
@@ -34,6 +37,16 @@ func (r *Resource) HealthCheck() string {
 func (r *Resource) ConsoleFor() []uint32 {
 	uids, _ := property[[]uint32](r, propConsoleFor)
 	return uids
+}
+
+// SecretsIdentity is the user-assigned identity by which settings that refer to
+// secrets are read; empty means the site's default one.
+func (r *Resource) SecretsIdentity() innate.ResourceID {
+	id, _ := property[string](r, propSecrets)
+	if strings.EqualFold(id, "SystemAssigned") {
+		return ""
+	}
+	return innate.ResourceID(id)
 }
 
 // MaxGenerationAge is how long a process of a site may serve before a new one
@@ -77,6 +90,9 @@ func checkSite(_ *Resources, r *Resource) error {
 	}
 	if raw, ok := r.Properties[propMaxAge]; ok && string(raw) != "null" && r.MaxGenerationAge() == nil {
 		return invalid(propMaxAge, "want PT0S, which means no limit, or from PT5M to PT720H, such as PT8H")
+	}
+	if id, err := property[string](r, propSecrets); err != nil || r.SecretsIdentity() != "" && !innate.ResourceID(id).Is(TypeIdentity) {
+		return invalid(propSecrets, "want SystemAssigned, or the resource id of a user-assigned identity that the site has")
 	}
 	if _, err := property[bool](r, "enabled"); err != nil {
 		return invalid("enabled", "want true or false")

@@ -238,6 +238,16 @@ func (p *Process) Signal(sig os.Signal) error {
 	return unix.Kill(-p.PID, s)
 }
 
+// SignalFirst sends sig to the process alone: what it started may not expect it.
+func (p *Process) SignalFirst(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return os.ErrProcessDone
+	}
+	return unix.Kill(p.PID, sig)
+}
+
 // Wait waits for the end and returns the exit code as a shell counts it (128+signal).
 func (p *Process) Wait() (int, error) {
 	// Without reaping, so that the pid is still the process's own while Signal may use it.

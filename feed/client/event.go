@@ -33,6 +33,7 @@ type Placement struct {
 	Instance         map[string]string `json:"instance,omitempty"` // VMs: what its own properties tell in instance metadata, such as compute.vmSize
 	Identities       []Identity        `json:"identities,omitempty"`
 	Settings         map[string]string `json:"settings,omitempty"`         // appsettings
+	SecretsIdentity  innate.ResourceID `json:"secretsIdentity,omitempty"`  // by which settings that refer to secrets are read; empty: the default one
 	RunAs            []uint32          `json:"runAs,omitempty"`            // uids that may run as the app, beside root
 	MinimumAssurance innate.Assurance  `json:"minimumAssurance,omitempty"` // 0: the host's default
 	HealthCheck      string            `json:"healthCheck,omitempty"`      // path

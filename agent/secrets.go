@@ -1,0 +1,240 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"innate"
+	"innate/feed/client"
+)
+
+const (
+	secretsDir = "secrets" // in Config.Runtime: a directory for each generation, with a file for each setting
+	// resolving is how long the secrets of a generation may take to be read.
+	resolving = 10 * time.Second
+)
+
+// The variables by which an app knows about the files of its secrets.
+const (
+	secretsDirVariable   = "INNATE_SECRETS_DIR"
+	secretSignalVariable = "INNATE_SECRET_SIGNAL" // a setting: signal that tells its first process of a changed file
+)
+
+// secrets are the settings of a generation that are references to secrets. They
+// are read as the app, by an identity of its own: it gets nothing that it may
+// not read by itself. A value is in the generation's environment and in its file,
+// which follows the vault; it is in no log, audit event or status.
+type secrets struct {
+	agent    *Agent
+	app      innate.ResourceID
+	which    innate.Selector
+	proof    innate.Assurance
+	dir      string
+	owner    uint32
+	signal   syscall.Signal // 0: none
+	settings []string       // their names
+	found    []*found
+
+	stop      context.CancelFunc // nil: nothing is followed
+	following sync.WaitGroup
+}
+
+// found is a secret and the settings that it is the value of.
+type found struct {
+	reference
+	settings []string
+	value    string
+}
+
+// resolve puts secrets in the place of references in an app's settings, and in
+// files; it sets g.secrets when there are any. Nothing starts without them.
+func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) (map[string]string, error) {
+	a := s.agent
+	all, err := references(p.Settings, a.machine.Domain)
+	if err != nil || len(all) == 0 {
+		return p.Settings, err
+	}
+	k := &secrets{
+		agent: a, app: g.App, which: secretsIdentity(p), proof: g.place.proof, owner: g.UID, found: all,
+		dir: filepath.Join(a.config.Runtime, secretsDir, directoryName(g.App)+"-g"+strconv.Itoa(g.Generation)),
+	}
+	if k.signal, err = secretSignal(p.Settings); err != nil {
+		return nil, err
+	}
+	g.secrets = k // from here on it is taken away with g
+	if err := k.makeDir(); err != nil {
+		return nil, fmt.Errorf("making the directory of the app's secrets: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolving)
+	defer cancel()
+	settings := maps.Clone(p.Settings)
+	for _, f := range all {
+		k.settings = append(k.settings, f.settings...)
+		value, err := k.read(ctx, f)
+		if err == nil && strings.ContainsRune(value, 0) {
+			err = errors.New("the value has a NUL, which an environment cannot hold")
+		}
+		if err == nil {
+			err = k.keep(f, value)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("setting %s, %s: %w", strings.Join(f.settings, ", "), f, err)
+		}
+		for _, name := range f.settings {
+			settings[name] = f.value
+		}
+	}
+	settings[secretsDirVariable] = k.shownAt()
+	return settings, nil
+}
+
+// references finds the secrets that settings refer to, each once, and all that
+// is wrong with any of them.
+func references(settings map[string]string, domain string) (all []*found, err error) {
+	var wrong []error
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		r, is, err := parseReference(settings[name], domain)
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("setting %s: %w", name, err))
+			continue
+		}
+		if !is {
+			continue
+		}
+		i := slices.IndexFunc(all, func(f *found) bool { return f.reference == r })
+		if i < 0 {
+			i = len(all)
+			all = append(all, &found{reference: r})
+		}
+		all[i].settings = append(all[i].settings, name)
+	}
+	return all, errors.Join(wrong...)
+}
+
+// secretsIdentity is the identity that a site's keyVaultReferenceIdentity names,
+// else the app's default.
+func secretsIdentity(p *client.Placement) innate.Selector {
+	return innate.Selector{Resource: p.SecretsIdentity}
+}
+
+// secretSignals are those that a program can take for news and live.
+var secretSignals = map[string]syscall.Signal{"HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2}
+
+func secretSignal(settings map[string]string) (syscall.Signal, error) {
+	word, ok := settings[secretSignalVariable]
+	if !ok {
+		return 0, nil
+	}
+	signal, ok := secretSignals[strings.TrimPrefix(strings.ToUpper(word), "SIG")]
+	if !ok {
+		return 0, fmt.Errorf("the app's setting %s is %.40q: want HUP, USR1 or USR2", secretSignalVariable, word)
+	}
+	return signal, nil
+}
+
+// token is the app's own for vaults.
+func (k *secrets) token(ctx context.Context) (string, error) {
+	t, err := k.agent.Token(ctx, k.app, k.which, vaultAudience, k.proof)
+	switch {
+	case errors.Is(err, innate.ErrNoIdentity) && k.which != innate.Selector{}:
+		return "", fmt.Errorf("the app does not hold the identity that its keyVaultReferenceIdentity names (%s): assign it, or name another", k.which.Resource)
+	case errors.Is(err, innate.ErrNoIdentity):
+		return "", errors.New("the app has no identity to read secrets by: give it one")
+	case errors.Is(err, innate.ErrManyIdentities):
+		return "", errors.New("the app has several identities and none of its own: name one in its properties.keyVaultReferenceIdentity")
+	}
+	return t.Value, err
+}
+
+// read asks the vault for a secret's value.
+func (k *secrets) read(ctx context.Context, f *found) (string, error) {
+	token, err := k.token(ctx)
+	if err != nil {
+		return "", err
+	}
+	return k.agent.vaults.secret(ctx, f.reference, token)
+}
+
+// keep writes the value into the files of a secret's settings.
+func (k *secrets) keep(f *found, value string) error {
+	for _, name := range f.settings {
+		if err := k.write(name, value); err != nil {
+			return fmt.Errorf("writing its file: %w", err)
+		}
+	}
+	f.value = value
+	return nil
+}
+
+// makeDir makes the directory: the app may read it, and nobody but the agent write.
+func (k *secrets) makeDir() error {
+	if err := os.MkdirAll(filepath.Dir(k.dir), 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(k.dir, 0o700); err != nil {
+		return err
+	}
+	if os.Getuid() != 0 {
+		return nil // the app's uid is ours
+	}
+	return errors.Join(os.Chown(k.dir, 0, int(k.owner)), os.Chmod(k.dir, 0o750))
+}
+
+// write puts a value in the place of the old one: whoever opens the file reads
+// the one or the other, whole.
+func (k *secrets) write(name, value string) error {
+	f, err := os.CreateTemp(k.dir, ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename there is none
+	_, err = f.WriteString(value)
+	err = errors.Join(err, f.Chmod(0o400))
+	if os.Getuid() == 0 {
+		err = errors.Join(err, f.Chown(int(k.owner), int(k.owner)))
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(k.dir, name))
+}
+
+// shownAt is where the app sees its files: with a mount namespace of its own at
+// one place in all its generations, over those of all other apps.
+func (k *secrets) shownAt() string {
+	if k.agent.host().mounts == nil {
+		return filepath.Dir(k.dir)
+	}
+	return k.dir
+}
+
+// remove takes the files away. It waits for what writes them.
+func (k *secrets) remove() error {
+	if k.stop != nil {
+		k.stop()
+		k.following.Wait()
+	}
+	if err := os.RemoveAll(k.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the app's secrets: %w", err)
+	}
+	return nil
+}
+
+// sweepSecrets removes what an agent that was killed left of its apps' secrets.
+func (a *Agent) sweepSecrets() error {
+	if err := os.RemoveAll(filepath.Join(a.config.Runtime, secretsDir)); err != nil {
+		return fmt.Errorf("removing secrets that an earlier agent left: %w", err)
+	}
+	return nil
+}
