@@ -33,3 +33,13 @@ func CheckRange(base uint32, subuid string) error { return checkRange(base, stri
 
 // Masked is what is shown of an environment.
 func Masked(env []string) []string { return masked(env, nil) }
+
+// ParseReference reads a setting's value on a platform of domain innate.test;
+// words is what it refers to.
+func ParseReference(value string) (words string, is bool, err error) {
+	r, is, err := parseReference(value, "innate.test")
+	if !is || err != nil {
+		return "", is, err
+	}
+	return r.String(), true, nil
+}

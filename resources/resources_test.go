@@ -175,6 +175,8 @@ func TestBadInputIsAnsweredClearly(t *testing.T) {
 		{"PUT", site, `{"properties":{"serverFarmId":"` + machine + `"}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"runAs":["root"]}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"runAs":[-1]}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"keyVaultReferenceIdentity":"api"}}`, 400, "InvalidParameter"},
+		{"PUT", site, `{"properties":{"keyVaultReferenceIdentity":["SystemAssigned"]}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"runAs":[4294967295]}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"consoleFor":"root"}}`, 400, "InvalidParameter"},
 		{"PUT", site, `{"properties":{"siteConfig":{"healthCheckPath":"x"}}}`, 400, "InvalidParameter"},
