@@ -157,7 +157,7 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	}
 	settings := pairs(values)
 	if r.serves {
-		if g.Serves, err = servesAt(g.place, values); err != nil {
+		if g.Serves, err = servesAt(g.place, p.Settings); err != nil {
 			return nil, err
 		}
 		settings = append(settings, "PORT="+strconv.Itoa(g.Serves))

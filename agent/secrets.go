@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -66,7 +65,7 @@ func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) 
 		return p.Settings, err
 	}
 	k := &secrets{
-		agent: a, app: g.App, which: secretsIdentity(p), proof: g.place.proof, owner: g.UID, found: all,
+		agent: a, app: g.App, which: innate.Selector{Resource: p.SecretsIdentity}, proof: g.place.proof, owner: g.UID, found: all,
 		dir: filepath.Join(a.config.Runtime, secretsDir, directoryName(g.App)+"-g"+strconv.Itoa(g.Generation)),
 	}
 	if k.signal, err = secretSignal(p.Settings); err != nil {
@@ -120,12 +119,6 @@ func references(settings map[string]string, domain string) (all []*found, err er
 		all[i].settings = append(all[i].settings, name)
 	}
 	return all, errors.Join(wrong...)
-}
-
-// secretsIdentity is the identity that a site's keyVaultReferenceIdentity names,
-// else the app's default.
-func secretsIdentity(p *client.Placement) innate.Selector {
-	return innate.Selector{Resource: p.SecretsIdentity}
 }
 
 // secretSignals are those that a program can take for news and live.
@@ -225,7 +218,7 @@ func (k *secrets) remove() error {
 		k.stop()
 		k.following.Wait()
 	}
-	if err := os.RemoveAll(k.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.RemoveAll(k.dir); err != nil {
 		return fmt.Errorf("removing the app's secrets: %w", err)
 	}
 	return nil

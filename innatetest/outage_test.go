@@ -77,12 +77,29 @@ func (h *host) control(t *testing.T) (a *admin.Client, stop func()) {
 	return a, stop
 }
 
-// agent starts the agent.
-func (h *host) agent(t *testing.T) *agent.Agent {
+// join makes the host a machine of the control plane.
+func (h *host) join(t *testing.T, control *admin.Client, machine innate.ResourceID) {
+	t.Helper()
+	var ticket struct {
+		Join string `json:"join"`
+	}
+	if err := control.ARM(t.Context(), http.MethodPost, string(machine)+"/join", nil, &ticket); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(h.dir, "agent"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Join(t.Context(), filepath.Join(h.dir, "agent"), ticket.Join); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// agent starts the agent; stub is how it starts programs.
+func (h *host) agent(t *testing.T, stub ...string) *agent.Agent {
 	t.Helper()
 	a, err := agent.New(agent.Config{
 		State: filepath.Join(h.dir, "agent"), Runtime: filepath.Join(h.dir, "run"), Dev: true, Log: h.log,
-		Stub: []string{"/nonexistent: this test starts no program"},
+		Stub: stub,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -110,19 +127,8 @@ func TestAnAgentServesWhatItHoldsWhileTheControlPlaneIsAwayAndHealsByItself(t *t
 	put(vm, map[string]any{
 		"identity": map[string]string{"type": "SystemAssigned"}, "properties": map[string]any{"host": map[string]any{"id": machine}},
 	})
-	var ticket struct {
-		Join string `json:"join"`
-	}
-	if err := control.ARM(t.Context(), http.MethodPost, string(machine)+"/join", nil, &ticket); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(h.dir, "agent"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := agent.Join(t.Context(), filepath.Join(h.dir, "agent"), ticket.Join); err != nil {
-		t.Fatal(err)
-	}
-	a := h.agent(t)
+	h.join(t, control, machine)
+	a := h.agent(t, "/nonexistent: this test starts no program")
 	<-a.Ready()
 	env, err := a.Lend(t.Context(), vm)
 	if err != nil {

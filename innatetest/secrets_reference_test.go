@@ -259,3 +259,71 @@ func TestTheValueOfAReferenceIsMaskedWhereItIsShown(t *testing.T) {
 		t.Errorf("where the files are is not in %q", env)
 	}
 }
+
+// Nothing is missed while the control plane is away.
+func TestAFileFollowsItsSecretOverARestartOfTheControlPlane(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	if err := os.Chmod(h.dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	control, stop := h.control(t)
+	group := control.Group("rg1")
+	machine, plan := group+"/providers/Microsoft.HybridCompute/machines/node-1", group+"/providers/Microsoft.Web/serverfarms/plan"
+	app, kv := group+"/providers/Microsoft.Web/sites/api", group+"/providers/Microsoft.KeyVault/vaults/kv1"
+	secretsUser := "/providers/Microsoft.Authorization/roleDefinitions/4633458b-17de-408a-b874-0445c86b69e6"
+	var site struct {
+		Identity struct {
+			Principal string `json:"principalId"`
+		} `json:"identity"`
+	}
+	put := func(id innate.ResourceID, body map[string]any, out any) {
+		t.Helper()
+		body["location"] = "local"
+		if err := control.ARM(t.Context(), "PUT", string(id), body, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(value string) {
+		t.Helper()
+		if err := control.Vault(t.Context(), "kv1", "PUT", "/secrets/db-password", map[string]string{"value": value}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(group, map[string]any{}, nil)
+	put(machine, map[string]any{}, nil)
+	put(plan, map[string]any{"properties": map[string]any{"workers": []innate.ResourceID{machine}}}, nil)
+	put(app, map[string]any{"kind": "app", "identity": map[string]string{"type": "SystemAssigned"}, "properties": map[string]any{"serverFarmId": plan}}, &site)
+	put(kv, map[string]any{"properties": map[string]any{
+		"tenantId": control.Info.Tenant, "sku": map[string]string{"family": "A", "name": "standard"}, "enableRbacAuthorization": true,
+	}}, nil)
+	put(kv+"/providers/Microsoft.Authorization/roleAssignments/"+innate.ResourceID(innate.NewGUID()), map[string]any{
+		"properties": map[string]any{"roleDefinitionId": secretsUser, "principalId": site.Identity.Principal},
+	}, nil)
+	write("first")
+	put(app+"/config/appsettings", map[string]any{"properties": map[string]string{"DB_PASSWORD": "@Microsoft.KeyVault(VaultName=kv1;SecretName=db-password)"}}, nil)
+	h.join(t, control, machine)
+	<-h.agent(t, innatetest.Program(t), "launch").Ready()
+	if _, err := agent.Run(filepath.Join(h.dir, "run", "agent.sock"), agent.RunRequest{
+		App: "api", Args: []string{"sleep", "600"}, Dir: "/", Env: os.Environ(), Detach: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(h.dir, "run", "secrets", "api-*", "DB_PASSWORD"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("the secret's file: %v, %v", files, err)
+	}
+	has := func(value string) func() bool {
+		return func() bool {
+			b, err := os.ReadFile(files[0])
+			return err == nil && string(b) == value
+		}
+	}
+	eventually(t, "the file is there", has("first"))
+	stop()
+	control, _ = h.control(t)
+	write("second")
+	eventually(t, "the file follows", has("second"))
+	write("third")
+	eventually(t, "the file follows again", has("third"))
+}
