@@ -39,6 +39,7 @@ type Placement struct {
 	HealthCheck      string            `json:"healthCheck,omitempty"`      // path
 	ConsoleFor       []uint32          `json:"consoleFor,omitempty"`       // uids that may look into the running app, beside root
 	MaxGenerationAge *time.Duration    `json:"maxGenerationAge,omitempty"` // nanoseconds; 0: no limit; nil: the host's default
+	Logins           []Login           `json:"logins,omitempty"`           // the PostgreSQL servers its identities may log in at
 }
 
 // An Identity is one that a placed resource holds.
