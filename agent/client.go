@@ -29,6 +29,7 @@ type RunRequest struct {
 	Detach                bool             // run on without the client: what it writes is kept by the agent (see Logs)
 	Isolate               bool             // in a network namespace of its own, with nothing but loopback in it
 	Check                 []string         // command that ends with 0 when a generation is well; empty: the app's path, if it has one
+	User                  string           // name or uid of a user of the host to run it under, for root; empty: the app's own uid
 }
 
 // Run asks the agent at socket to run a program as an app, and returns the
@@ -37,7 +38,7 @@ type RunRequest struct {
 func Run(socket string, r RunRequest) (int, error) {
 	q := request{
 		Op: "run", App: r.App, Endpoint: r.Endpoint, Args: r.Args, Dir: r.Dir, Env: r.Env,
-		Restart: r.Restart, Detach: r.Detach, Isolate: r.Isolate, Check: r.Check,
+		Restart: r.Restart, Detach: r.Detach, Isolate: r.Isolate, Check: r.Check, User: r.User,
 	}
 	l, err := dial(socket)
 	if err != nil {

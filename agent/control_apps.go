@@ -109,6 +109,7 @@ func (a *Agent) stdio(l *line, op string) (in, out, diagnostics *os.File, err er
 func (a *Agent) serveRun(ctx context.Context, l *line, q request, by uint32) {
 	r := RunRequest{
 		App: q.App, Endpoint: q.Endpoint, Args: q.Args, Dir: q.Dir, Env: q.Env, Restart: q.Restart, Detach: q.Detach, Isolate: q.Isolate, Check: q.Check,
+		User: q.User,
 	}
 	if !q.Detach {
 		var err error

@@ -55,6 +55,7 @@ type Generation struct {
 	place    *place
 	process  *launch.Process // nil: lent, there is none
 	dir      string          // where it was started
+	groups   []uint32        // of its uid, its own first; nil: the one of the uid's number
 	secrets  *secrets        // nil: no setting refers to one
 	share    float64         // of the age that it may get: not all are replaced at once
 	end      context.CancelFunc
@@ -123,7 +124,8 @@ type program struct {
 	stdin, stdout, stderr *os.File
 	shape                 appservice.Shape // of its endpoint
 	isolate               bool
-	serves                bool // it listens where PORT says: there is a path to ask whether it is well
+	user                  *account // nil: the app's own
+	serves                bool     // it listens where PORT says: there is a path to ask whether it is well
 }
 
 // start makes all that is a generation, and the process among it. The
@@ -140,7 +142,9 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 			s.discard(g)
 		}
 	}()
-	if os.Getuid() == 0 {
+	if r.user != nil {
+		g.UID, g.groups = r.user.uid, r.user.groups
+	} else if os.Getuid() == 0 {
 		if g.UID, err = a.uids.of(p.Resource); err != nil {
 			return nil, err
 		}
@@ -199,7 +203,7 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 // surroundings are where the processes of g belong, whatever they run.
 func (s *apps) surroundings(g *Generation) launch.Spec {
 	c := s.agent.config
-	spec := launch.Spec{Dir: g.dir, Cgroup: g.place.cgroup, UID: g.UID, NetNS: g.place.ns, Stub: c.Stub}
+	spec := launch.Spec{Dir: g.dir, Cgroup: g.place.cgroup, UID: g.UID, Groups: g.groups, NetNS: g.place.ns, Stub: c.Stub}
 	if s.agent.host().mounts == nil {
 		spec.Hosts, spec.Hide = c.Hosts, c.Hide
 	}

@@ -19,7 +19,7 @@ import (
 // request, with open files beside it where the op needs them:
 //
 //	{"op":"run","app":NAME,"endpoint":SHAPE,"args":[…],"dir":DIR,"env":[…],
-//	 "restart":WHEN,"isolate":BOOL,"check":[…]} + stdin, stdout, stderr
+//	 "restart":WHEN,"isolate":BOOL,"check":[…],"user":NAME} + stdin, stdout, stderr
 //	  → {"started":{…}}, then {"exit":STATUS}; meanwhile the client may send
 //	  {"signal":N} lines. The app ends when the client hangs up.
 //	the same with "detach":true and no files
@@ -60,6 +60,7 @@ type request struct {
 	Detach     bool             `json:"detach,omitempty"`
 	Isolate    bool             `json:"isolate,omitempty"`
 	Check      []string         `json:"check,omitempty"`
+	User       string           `json:"user,omitempty"`
 	Follow     bool             `json:"follow,omitempty"`
 	Now        bool             `json:"now,omitempty"`
 	VM         string           `json:"vm,omitempty"`

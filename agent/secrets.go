@@ -41,6 +41,7 @@ type secrets struct {
 	proof    innate.Assurance
 	dir      string
 	owner    uint32
+	group    uint32         // of the owner
 	signal   syscall.Signal // 0: none
 	settings []string       // their names
 	found    []*found
@@ -65,7 +66,7 @@ func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) 
 		return p.Settings, err
 	}
 	k := &secrets{
-		agent: a, app: g.App, which: innate.Selector{Resource: p.SecretsIdentity}, proof: g.place.proof, owner: g.UID, found: all,
+		agent: a, app: g.App, which: innate.Selector{Resource: p.SecretsIdentity}, proof: g.place.proof, owner: g.UID, group: g.group(), found: all,
 		dir: filepath.Join(a.config.Runtime, secretsDir, directoryName(g.App)+"-g"+strconv.Itoa(g.Generation)),
 	}
 	if k.signal, err = secretSignal(p.Settings); err != nil {
@@ -181,7 +182,7 @@ func (k *secrets) makeDir() error {
 	if os.Getuid() != 0 {
 		return nil // the app's uid is ours
 	}
-	return errors.Join(os.Chown(k.dir, 0, int(k.owner)), os.Chmod(k.dir, 0o750))
+	return errors.Join(os.Chown(k.dir, 0, int(k.group)), os.Chmod(k.dir, 0o750))
 }
 
 // write puts a value in the place of the old one: whoever opens the file reads
@@ -195,7 +196,7 @@ func (k *secrets) write(name, value string) error {
 	_, err = f.WriteString(value)
 	err = errors.Join(err, f.Chmod(0o400))
 	if os.Getuid() == 0 {
-		err = errors.Join(err, f.Chown(int(k.owner), int(k.owner)))
+		err = errors.Join(err, f.Chown(int(k.owner), int(k.group)))
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err

@@ -128,6 +128,13 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 	if refused == nil {
 		refused = a.suffices(p, ev.Assurance)
 	}
+	var user *account
+	if r.User != "" {
+		ev.Detail["user"] = r.User
+		if refused == nil {
+			user, refused = a.lendsUser(r.User, by, ev.Assurance)
+		}
+	}
 	if err := a.decide(ctx, ev, refused); err != nil {
 		return nil, err
 	}
@@ -135,7 +142,7 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 		App: p.Resource, apps: a.apps, restart: r.Restart, check: r.Check, close: giveBack,
 		program: program{
 			args: r.Args, dir: r.Dir, env: r.Env, stdin: r.Stdin, stdout: r.Stdout, stderr: r.Stderr,
-			shape: shapeOf(p, r), isolate: r.Isolate,
+			shape: shapeOf(p, r), isolate: r.Isolate, user: user,
 		},
 		orders: make(chan rotation), exited: make(chan struct{}), over: make(chan struct{}),
 	}

@@ -36,7 +36,8 @@ type Spec struct {
 	Env                   []string // exactly what the program sees
 	Stdin, Stdout, Stderr *os.File // nil: /dev/null
 	Cgroup                *Cgroup  // nil: stays in ours, and is killed when we end
-	UID                   uint32   // same for the gid; our own uid means no change
+	UID                   uint32   // our own uid means no change
+	Groups                []uint32 // of that uid, its own first; nil means one alone, which has the uid's number
 	Hosts                 string   // a file to see as /etc/hosts; empty: leave it. Bound by inode: update it in place
 	Hide                  []string // directories to see empty; one that does not exist is passed over
 	Show                  []Shown  // directories to see in another place
@@ -75,7 +76,7 @@ func Start(spec Spec) (*Process, error) {
 		orders.Parent = os.Getpid()
 	}
 	if spec.UID != self {
-		orders.UID = &spec.UID
+		orders.UID, orders.Groups = &spec.UID, spec.Groups
 	}
 	p, err := start(spec, orders)
 	if err != nil {

@@ -20,6 +20,7 @@ type orders struct {
 	Dir    string
 	Env    []string
 	UID    *uint32 // nil: stay who we are
+	Groups []uint32
 	Hosts  string
 	Hide   []string
 	Show   []Shown
@@ -120,7 +121,15 @@ func (o orders) mount() error {
 func (o orders) drop() error {
 	if o.UID != nil {
 		id := int(*o.UID)
-		if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(id), syscall.Setuid(id)); err != nil {
+		own, more := id, []int(nil)
+		for i, g := range o.Groups {
+			if i == 0 {
+				own = int(g)
+			} else {
+				more = append(more, int(g))
+			}
+		}
+		if err := errors.Join(syscall.Setgroups(more), syscall.Setgid(own), syscall.Setuid(id)); err != nil {
 			return fmt.Errorf("becoming uid %d: %w", id, err)
 		}
 	}

@@ -43,6 +43,10 @@ longer. With --detach it goes on without this command, and the agent keeps the
 end of what it writes: 'innate app logs'. 'innate app rotate' puts a new process
 with a new secret in its place.
 
+With --user it runs under a user of the host instead of the app's own uid, for what
+it has to do as that user; its cgroup is then what tells it from that user's other
+programs. Who may: root.
+
 With --machine the program has the identity of this machine itself, under a uid
 of its own. Who may: root.
 
@@ -99,6 +103,7 @@ variables of that one alone; those of another it may have inherited are removed.
 	f.IntVar(&r.replicas, "replicas", 1, "how many of it run, each with an endpoint and a secret of its own")
 	f.StringVar(&r.check, "check", "", "shell `command` that ends with 0 when the program is well; without it the app's health check path is asked")
 	f.BoolVar(&r.request.Isolate, "isolate-net", false, "give it a network namespace of its own: its endpoint is out of everybody's reach, and so is every network")
+	f.StringVar(&r.request.User, "user", "", "`name` or uid of a user of this host to run it under, instead of the app's own uid")
 	agentFlag(cmd, &r.socket)
 	cmd.MarkFlagsOneRequired("app", "machine")
 	cmd.MarkFlagsMutuallyExclusive("app", "machine")
