@@ -1,0 +1,183 @@
+// Package postgrestest is a real PostgreSQL server for a test: a cluster of the
+// test's own, on a free port of loopback and a socket, gone when the test ends.
+//
+//	pg := postgrestest.Start(t, postgrestest.WithHBA("hostssl all all all scram-sha-256"))
+//	pg.Exec(`CREATE ROLE app LOGIN PASSWORD 'x'`)
+//	conn := pg.Connect(pg.TCP("app", "postgres", pg.VerifyFull()+" password=x"))
+//
+// Its TLS certificate is for 127.0.0.1, ::1, localhost and the names given by
+// WithName. It is skipped, and says so, where no server program is.
+package postgrestest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"innate/gateway/postgres/cluster"
+)
+
+// A Server is a running PostgreSQL.
+type Server struct {
+	*cluster.Cluster
+	CA string // file of the authority of its certificate
+
+	t testing.TB
+}
+
+// An Option changes what Start does.
+type Option func(*options)
+
+type options struct {
+	cluster.Config
+	names []string
+}
+
+// WithHBA puts lines at the head of pg_hba.conf.
+func WithHBA(lines string) Option { return func(o *options) { o.HBA += lines + "\n" } }
+
+// WithIdent puts lines into pg_ident.conf.
+func WithIdent(lines string) Option { return func(o *options) { o.Ident += lines + "\n" } }
+
+// WithEnv adds to the postmaster's environment; each is NAME=VALUE.
+func WithEnv(vars ...string) Option { return func(o *options) { o.Env = append(o.Env, vars...) } }
+
+// WithSetting sets a line of postgresql.conf.
+func WithSetting(name, value string) Option { return func(o *options) { o.Settings[name] = value } }
+
+// WithName is another name in the server's certificate.
+func WithName(host string) Option { return func(o *options) { o.names = append(o.names, host) } }
+
+// Start runs a server until the test ends.
+func Start(t testing.TB, opts ...Option) *Server {
+	t.Helper()
+	programs, err := cluster.Find()
+	if err != nil {
+		t.Skipf("postgrestest: %v", err)
+	}
+	o := options{Config: cluster.Config{
+		Dir: folder(t), Programs: programs,
+		Settings: map[string]string{"fsync": "off", "full_page_writes": "off"}, // nobody trips over the plug of a test
+	}}
+	for _, set := range opts {
+		set(&o)
+	}
+	s := &Server{t: t, CA: filepath.Join(o.Dir, "ca.crt")}
+	authority, identity := certificate(t, o.names)
+	if err := os.WriteFile(s.CA, authority, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.Identity = identity
+	if s.Cluster, err = cluster.Start(context.WithoutCancel(t.Context()), o.Config); err != nil {
+		t.Fatalf("postgrestest: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Errorf("postgrestest: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("postgrestest: the server's log:\n%s", s.Log())
+		}
+	})
+	return s
+}
+
+// folder is a temporary folder that the server's account may pass through.
+// Unix sockets live in it, so its path is short.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "postgrestest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// VerifyFull is the part of a connection string that makes the client check the
+// server's certificate.
+func (s *Server) VerifyFull() string { return "sslmode=verify-full sslrootcert=" + s.CA }
+
+// Exec runs statements as the superuser, over the socket.
+func (s *Server) Exec(statements string) {
+	s.t.Helper()
+	s.superuser(func(conn *pgx.Conn) error {
+		_, err := conn.Exec(s.t.Context(), statements, pgx.QueryExecModeSimpleProtocol)
+		return err
+	})
+}
+
+// Query is the first column of the first row, as text, asked for by the superuser.
+func (s *Server) Query(statement string, args ...any) string {
+	s.t.Helper()
+	var value any
+	s.superuser(func(conn *pgx.Conn) error {
+		return conn.QueryRow(s.t.Context(), statement, args...).Scan(&value)
+	})
+	return fmt.Sprint(value)
+}
+
+func (s *Server) superuser(do func(*pgx.Conn) error) {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.Connection(cluster.Superuser, "postgres"))
+	if err != nil {
+		s.t.Fatalf("postgrestest: %v", err)
+	}
+	defer conn.Close(s.t.Context())
+	if err := do(conn); err != nil {
+		s.t.Fatalf("postgrestest: %v", err)
+	}
+}
+
+// Connect connects until the test ends and fails it when it is refused.
+func (s *Server) Connect(connection string) *pgx.Conn {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), connection)
+	if err != nil {
+		s.t.Fatalf("postgrestest: %v", err)
+	}
+	s.t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// certificate makes an authority and a server's certificate of it.
+func certificate(t testing.TB, names []string) (authority []byte, _ cluster.Identity) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One certificate, its own authority: libpq wants no more, and the key signs nothing else.
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "postgrestest"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		DNSNames: append(names, "localhost"), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return authority, cluster.Identity{Certificate: authority, Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})}
+}
