@@ -117,6 +117,7 @@ type Principal struct {
 
 	Token    string    // the token's uti; empty on the administrators' socket
 	IssuedAt time.Time // the token's iat
+	Expires  time.Time // the token's exp; zero on the administrators' socket
 }
 
 // A Selector says which of a workload's identities is meant. At most one field

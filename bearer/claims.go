@@ -126,7 +126,7 @@ func (p payload) principal() (who innate.Principal, err error) {
 	return innate.Principal{
 		Tenant: innate.TenantID(strings.ToLower(p.Tenant)), Object: innate.ObjectID(object), Client: innate.ClientID(app),
 		Name: p.name(), Hosting: hosting, Host: host, Assurance: assurance,
-		Token: p.Token, IssuedAt: p.issued(),
+		Token: p.Token, IssuedAt: p.issued(), Expires: time.Unix(p.Expires, 0),
 	}, nil
 }
 

@@ -119,7 +119,7 @@ func newWorld(t *testing.T, change ...func(*hosts.Config)) *world {
 		DB: w.db, Audit: w.audit, Directory: w.directory, Access: may, Tenant: tenant,
 		Endpoints: resources.Endpoints{
 			Login: "https://login.innate.test", Management: "https://management.innate.test", Graph: "https://graph.innate.test",
-			Portal: "https://portal.innate.test", VaultSuffix: "vault.innate.test",
+			Portal: "https://portal.innate.test", VaultSuffix: "vault.innate.test", PostgresSuffix: "postgres.innate.test",
 		},
 		OnWrite:  []func(store.Tx, *resources.Resource, *resources.Resource) error{h.Placed},
 		OnDelete: []func(store.Tx, *resources.Resource) error{h.Gone},

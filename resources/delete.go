@@ -93,10 +93,13 @@ func (s *Resources) remove(ctx context.Context, tx store.Tx, who innate.Principa
 	if err := access.DeleteAt(tx, gone.ID.Scope()); err != nil {
 		return err
 	}
-	if gone.ID.Is(TypeVault) {
+	switch {
+	case gone.ID.Is(TypeVault):
 		if err := s.putAway(tx, gone); err != nil {
 			return err
 		}
+	case gone.ID.Is(TypePostgres):
+		postgresNames.Delete(tx, strings.ToLower(gone.ID.Name()))
 	}
 	dropReferences(tx, gone)
 	rows.Delete(tx, rowOf(gone.ID))

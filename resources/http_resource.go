@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strings"
@@ -72,7 +73,7 @@ func (c call) conditions() conditions {
 	}
 }
 
-// deleteOne answers DELETE {resource}: 200, or 204 when there is none.
+// deleteOne answers DELETE {resource}: 200, or what its kind says, or 204 when there is none.
 func (s *Resources) deleteOne(c call) error {
 	err := s.deleteTarget(c)
 	var e *rest.Error
@@ -87,14 +88,14 @@ func (s *Resources) deleteOne(c call) error {
 func (s *Resources) deleteGroup(c call) error { return s.deleteTarget(c) }
 
 func (s *Resources) deleteTarget(c call) error {
-	id, _, err := c.target()
+	id, k, err := c.target()
 	if err != nil {
 		return err
 	}
 	if err := s.delete(c.Context(), c.who, id, c.conditions()); err != nil {
 		return err
 	}
-	c.w.WriteHeader(http.StatusOK)
+	c.w.WriteHeader(cmp.Or(k.gone, http.StatusOK))
 	return nil
 }
 

@@ -34,16 +34,18 @@ type index struct {
 	byType        map[string]*btree.BTreeG[entry] // lower-case type
 	subscriptions map[string]Subscription
 	vaults        map[string]innate.ResourceID // lower-case name
+	servers       map[string]innate.ResourceID // the same of PostgreSQL servers
 }
 
 func newIndex(db *store.DB) *index {
 	x := &index{
 		all: newTree(), byType: map[string]*btree.BTreeG[entry]{},
-		subscriptions: map[string]Subscription{}, vaults: map[string]innate.ResourceID{},
+		subscriptions: map[string]Subscription{}, vaults: map[string]innate.ResourceID{}, servers: map[string]innate.ResourceID{},
 	}
 	db.Index(string(rows), x.applyRow)
 	subscriptions.Index(db, func(id string, s *Subscription) { apply(&x.mu, x.subscriptions, id, s) })
 	vaultNames.Index(db, func(name string, id *innate.ResourceID) { apply(&x.mu, x.vaults, name, id) })
+	postgresNames.Index(db, func(name string, id *innate.ResourceID) { apply(&x.mu, x.servers, name, id) })
 	return x
 }
 
@@ -103,6 +105,23 @@ func (x *index) vault(name string) (innate.ResourceID, bool) {
 	defer x.mu.RUnlock()
 	id, ok := x.vaults[strings.ToLower(name)]
 	return id, ok
+}
+
+func (x *index) server(name string) (innate.ResourceID, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	id, ok := x.servers[strings.ToLower(name)]
+	return id, ok
+}
+
+// allServers is in order of name.
+func (x *index) allServers() (all []innate.ResourceID) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, name := range slices.Sorted(maps.Keys(x.servers)) {
+		all = append(all, x.servers[name])
+	}
+	return all
 }
 
 // batch is how many entries are read under one lock.

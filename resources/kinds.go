@@ -19,6 +19,7 @@ type kind struct {
 	name    string // the type, as Azure spells it
 	actions string // begins its actions, when not name
 	plain   bool   // created with 200: the clients of this type refuse 201 (control-plane §3.4)
+	gone    int    // status of a DELETE that deleted, when not 200
 	// identities says that it may have them; ownAtBirth that it has one of its own unless told otherwise.
 	identities, ownAtBirth bool
 	naming                 func(name string) error // beside the rule for all; nil means none
@@ -94,6 +95,14 @@ var kinds = []*kind{
 		settle:   settleVault,
 		check:    checkVault,
 		show:     showVault,
+	},
+	{
+		name: TypePostgres, plain: true, gone: http.StatusNoContent,
+		naming:   postgresNaming,
+		known:    []string{propFQDN, propPort, propAuthorities, propAcceptAzure, propLogIn},
+		computed: []string{"audience", "state"},
+		check:    checkPostgres,
+		show:     showPostgres,
 	},
 }
 

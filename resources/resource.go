@@ -134,7 +134,8 @@ func (r *Resource) references() []innate.ResourceID {
 const (
 	rows          store.Table[Resource]          = "resources/rows/"
 	subscriptions store.Table[Subscription]      = "resources/subscriptions/"
-	vaultNames    store.Table[innate.ResourceID] = "resources/vaults/" // by lower-case name: unique on the platform
+	vaultNames    store.Table[innate.ResourceID] = "resources/vaults/"   // by lower-case name: unique on the platform
+	postgresNames store.Table[innate.ResourceID] = "resources/postgres/" // the same of servers
 	// referrers has, for each reference, a row named after the resource that is
 	// referred to and the one that refers to it, whose id is the value.
 	referrers store.Table[innate.ResourceID] = "resources/referrers/"

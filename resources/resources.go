@@ -1,11 +1,12 @@
-// Package resources is what exists: VMs, apps, plans, machines, identities and
-// vaults in their groups and subscriptions; identity on or off; the ARM API.
+// Package resources is what exists: VMs, apps, plans, machines, identities,
+// vaults and PostgreSQL servers in their groups and subscriptions; identity on
+// or off; the ARM API.
 //
 // It owns the life of a resource and of the identity that lives with it: both
 // come and go in one transaction, with the role assignments at the resource and
 // whatever the other nouns hang on it (Config.OnWrite, OnDelete). It leaves to
 // access who may do what, to hosts what is placed where, to vault what is
-// inside a vault.
+// inside a vault, to databases who may log in at a server.
 //
 // Deleting a resource takes it out of every resource that refers to it, so that
 // a later one of the same name inherits nothing. Ids compare without case: look
@@ -36,6 +37,7 @@ const (
 	TypeMachine  = "Microsoft.HybridCompute/machines"
 	TypeIdentity = "Microsoft.ManagedIdentity/userAssignedIdentities"
 	TypeVault    = "Microsoft.KeyVault/vaults"
+	TypePostgres = "Microsoft.DBforPostgreSQL/flexibleServers"
 )
 
 // Config says what Resources needs. All but OnWrite, OnDelete, OnPurge, Actions and Now are required.
@@ -66,6 +68,7 @@ type Endpoints struct {
 	Login, Management, Graph string
 	Portal                   string // empty means Management
 	VaultSuffix              string // vault.example.org[:port]
+	PostgresSuffix           string // postgres.example.org
 }
 
 // Resources serves ARM.
@@ -83,7 +86,7 @@ func New(c Config) (*Resources, error) {
 		given bool
 	}{
 		{"DB", c.DB != nil}, {"Audit", c.Audit != nil}, {"Directory", c.Directory != nil}, {"Access", c.Access != nil},
-		{"Tenant", c.Tenant != ""}, {"Endpoints.Login", e.Login != ""}, {"Endpoints.Management", e.Management != ""}, {"Endpoints.Graph", e.Graph != ""}, {"Endpoints.VaultSuffix", e.VaultSuffix != ""},
+		{"Tenant", c.Tenant != ""}, {"Endpoints.Login", e.Login != ""}, {"Endpoints.Management", e.Management != ""}, {"Endpoints.Graph", e.Graph != ""}, {"Endpoints.VaultSuffix", e.VaultSuffix != ""}, {"Endpoints.PostgresSuffix", e.PostgresSuffix != ""},
 	} {
 		if !field.given {
 			return nil, errors.New("resources: Config needs " + field.name)

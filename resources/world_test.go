@@ -91,7 +91,7 @@ func newWorld(t *testing.T) *world {
 		Now: clock,
 		Endpoints: resources.Endpoints{
 			Login: "https://login.example.org", Management: "https://management.example.org",
-			Graph: "https://graph.example.org", VaultSuffix: "vault.example.org:8443",
+			Graph: "https://graph.example.org", VaultSuffix: "vault.example.org:8443", PostgresSuffix: "postgres.example.org",
 		},
 		OnWrite: []func(store.Tx, *resources.Resource, *resources.Resource) error{
 			func(_ store.Tx, _, now *resources.Resource) error {

@@ -138,6 +138,8 @@ func (s *Resources) apply(tx store.Tx, old *Resource, c change, grant func([]nee
 		err = s.giveIdentity(tx, now, true)
 	case c.kind.name == TypeVault && old == nil:
 		err = takeVaultName(tx, now.ID, c.recovers())
+	case c.kind.name == TypePostgres && old == nil:
+		err = takePostgresName(tx, now.ID)
 	}
 	if err != nil {
 		return nil, err

@@ -156,7 +156,7 @@ func origins(p Platform, addr net.Addr) (resources.Endpoints, string) {
 	at := func(name string) string { return "https://" + name + "." + p.Domain + port }
 	e := resources.Endpoints{
 		Login: at("login"), Management: at("management"), Graph: at("graph"), Portal: at("portal"),
-		VaultSuffix: "vault." + p.Domain + port,
+		VaultSuffix: "vault." + p.Domain + port, PostgresSuffix: "postgres." + p.Domain,
 	}
 	if p.Dev {
 		one := "https://localhost" + port

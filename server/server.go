@@ -172,7 +172,7 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 		MayEdit: func(ctx context.Context, who innate.Principal, action string) error {
 			return s.access.Require(ctx, who, access.Control(action), innate.Root)
 		},
-		Reserved: func(uri string) bool { return s.tokens.FirstParty(uri) },
+		Reserved: func(uri string) bool { return s.reserved(uri) },
 		OnDelete: []func(store.Tx, directory.Object) error{
 			func(tx store.Tx, gone directory.Object) error { return access.DeleteOf(tx, gone.ID) },
 			tokens.DeleteOf,
@@ -203,6 +203,7 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 		DB: s.db, Audit: s.audit, Seal: s.master, CA: s.ca, Directory: s.directory,
 		Tenant: p.Tenant, Domain: p.Domain, Login: s.Endpoints.Login, Mutual: s.Hosts,
 		Services: tokens.FirstParties(s.Endpoints.Management, s.Endpoints.Graph, "https://"+s.Endpoints.VaultSuffix, p.Domain),
+		Resource: s.postgresAudience, Resources: s.postgresAudiences,
 		MayExchange: func(ctx context.Context, actor innate.Principal, subject directory.Object, _ string) error {
 			return s.access.Check(ctx, actor, access.Data(access.ExchangeToken), scopeOf(subject))
 		},

@@ -20,6 +20,10 @@ type FirstParty struct {
 	Challenges bool `json:"claimsChallenges,omitempty"`
 }
 
+// Databases is Azure's app id for open-source databases: what is said of it, a
+// lifetime, is said of every database server.
+const Databases innate.ClientID = "123cd850-d9df-40bd-94d5-c9f07b7fa203"
+
 // FirstParties is the table of design §6 for the platform's origins; vault is
 // https://vault.example.org[:port]. The app ids are Azure's, since programs ask
 // for some services by them.
@@ -36,7 +40,7 @@ func FirstParties(management, graph, vault, domain string) []FirstParty {
 			Challenges: true},
 		{Name: "Azure SQL Database", ID: "022907d3-0f1b-48f7-badc-1ba6abab6d66",
 			URIs: []string{"https://database.windows.net"}},
-		{Name: "Azure OSSRDBMS Database", ID: "123cd850-d9df-40bd-94d5-c9f07b7fa203",
+		{Name: "Azure OSSRDBMS Database", ID: Databases,
 			URIs: []string{"https://ossrdbms-aad." + domain, "https://ossrdbms-aad.database.windows.net"}},
 		{Name: "Azure Storage", ID: "e406a681-f3d4-42a8-90b6-c2b029497af1",
 			URIs: []string{"https://storage.azure.com"}},
@@ -78,6 +82,9 @@ func (s *Service) audience(resource string) (audience, error) {
 	if own := s.services[directory.URIKey(resource)]; own != nil {
 		return audience{value: resource, version: 1, alg: jwt.RS256, id: own.ID, challenges: own.Challenges}, nil
 	}
+	if own, ok := s.config.Resource(resource); ok {
+		return audience{value: resource, version: 1, alg: jwt.RS256, id: own.ID, challenges: own.Challenges}, nil
+	}
 	r, ok := s.config.Directory.Audience(resource)
 	if !ok {
 		return audience{}, refusal(http.StatusBadRequest, "invalid_resource", 500011,
@@ -98,10 +105,10 @@ func (s *Service) audience(resource string) (audience, error) {
 // clients can handle a claims challenge.
 func challenges(r *directory.Registration) bool { return slices.Contains(r.OptionalClaims, "xms_cc") }
 
-// listServices is what takes our tokens: the platform's own, then the app
-// registrations that have an identifier URI, by name.
+// listServices is what takes our tokens: the platform's own, resources that take
+// them for themselves, then the app registrations that have an identifier URI, by name.
 func (s *Service) listServices() []FirstParty {
-	list := slices.Clone(s.config.Services)
+	list := slices.Concat(s.config.Services, s.config.Resources())
 	own := len(list)
 	for _, r := range s.config.Directory.Registrations() {
 		if len(r.IdentifierURIs) > 0 {

@@ -45,6 +45,10 @@ type Config struct {
 	Login     string       // origin, https://login.example.org
 	Mutual    string       // origin where client certificates are asked for, https://hosts.example.org
 	Services  []FirstParty // what takes our tokens without a registration: FirstParties(…)
+	// Resource finds the resource that takes tokens for itself alone, such as a PostgreSQL server, by an audience;
+	// Resources lists them all. Each takes tokens exactly while it exists. nil means that there are none.
+	Resource  func(audience string) (FirstParty, bool)
+	Resources func() []FirstParty
 
 	// MayExchange says whether actor may have a token of subject for resource, in exchange for one that subject
 	// called it with (RFC 8693); a *rest.Error of status 403 is what a refused actor reads. It is not asked of
@@ -110,6 +114,10 @@ func (c *Config) check() error {
 	}
 	if c.OnRevoke == nil {
 		c.OnRevoke = func(store.Tx, string) error { return nil }
+	}
+	if c.Resource == nil || c.Resources == nil {
+		c.Resource = func(string) (FirstParty, bool) { return FirstParty{}, false }
+		c.Resources = func() []FirstParty { return nil }
 	}
 	if c.NewKey == nil {
 		c.NewKey = func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, rsaBits) }
