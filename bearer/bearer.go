@@ -46,8 +46,12 @@ type Config struct {
 	Revocations *client.Revocations // nil: tokens are good until they end
 	Stale       time.Duration       // refuse when Revocations is older than this; 0 means 30 s
 	Code        string              // error code in the body of a 401; empty means InvalidAuthenticationToken, ARM's
-	Now         func() time.Time    // nil means time.Now
-	Log         *slog.Logger        // nil means slog.Default()
+	// Offline makes Verify answer at once from the keys that Fetch got: a token
+	// of an unknown key is refused, and the key fetched in the background. It is
+	// for where a verification holds up more than who asks for it.
+	Offline bool
+	Now     func() time.Time // nil means time.Now
+	Log     *slog.Logger     // nil means slog.Default()
 }
 
 const (
@@ -97,17 +101,22 @@ func New(c Config) (*Verifier, error) {
 		c.Log = slog.Default()
 	}
 	v := &Verifier{
-		config:    c,
-		audiences: map[string]bool{},
-		issuers:   [2]string{authority + "/" + tenant + "/", authority + "/" + tenant + "/v2.0"},
+		config:  c,
+		issuers: [2]string{authority + "/" + tenant + "/", authority + "/" + tenant + "/v2.0"},
 	}
-	for _, a := range c.Audiences {
-		v.audiences[canonical(a)] = true
-	}
+	v.accept()
 	if v.keys, err = newKeys(c, v.issuers); err != nil {
 		return nil, err
 	}
 	return v, nil
+}
+
+// accept brings the audiences into the form that compares.
+func (v *Verifier) accept() {
+	v.audiences = map[string]bool{}
+	for _, a := range v.config.Audiences {
+		v.audiences[canonical(a)] = true
+	}
 }
 
 // origin checks that s is an https origin and returns it without a trailing slash.
@@ -231,6 +240,7 @@ type Claims struct {
 	Principal innate.Principal
 	Audience  string
 	Issuer    string
+	Key       string // id of the key that signed it
 	NotBefore time.Time
 	Expires   time.Time
 	Roles     []string        // app roles granted on the audience

@@ -452,3 +452,47 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	})
 }
+
+func TestAnOfflineVerifierNeverWaitsForTheNetwork(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(func(c *bearer.Config) { c.Offline = true })
+	if err := v.Fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Verify(t.Context(), i.sign("ec-1", i.claims(nil))); err != nil {
+		t.Errorf("a key that was fetched before: %v", err)
+	}
+	// The authority publishes another key, and answers nobody while it is held.
+	i.set(func() { i.keys["ec-2"] = ecKey(t) })
+	token, now := i.sign("ec-2", i.claims(nil)), i.clock()
+	stuck := i.verifier(func(c *bearer.Config) { c.Offline, c.Now = true, func() time.Time { return now } })
+	i.mu.Lock()
+	_, err := stuck.Verify(t.Context(), token)
+	i.mu.Unlock()
+	var refused *bearer.Error
+	if !errors.As(err, &refused) || refused.Code != "temporarily_unavailable" {
+		t.Fatalf("a key that must be fetched: %v, want temporarily_unavailable", err)
+	}
+	// What was begun in the background has been done when another asks for it.
+	if err := stuck.Fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stuck.Verify(t.Context(), token); err != nil {
+		t.Errorf("once the key is here: %v", err)
+	}
+}
+
+func TestAVerifierForOtherAudiencesHasTheSameKeys(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(func(c *bearer.Config) { c.Offline = true })
+	if err := v.Fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := v.For("https://orders.postgres.example.org")
+	if _, err := other.Verify(t.Context(), i.sign("ec-1", i.claims(claims{"aud": "https://orders.postgres.example.org/"}))); err != nil {
+		t.Errorf("its own audience: %v", err)
+	}
+	if _, err := other.Verify(t.Context(), i.sign("ec-1", i.claims(nil))); err == nil {
+		t.Error("the first verifier's audience was accepted by the second")
+	}
+}

@@ -74,7 +74,7 @@ func (v *Verifier) read(raw json.RawMessage, kid string) (*proved, error) {
 	}
 	return &proved{
 		Claims: Claims{
-			Principal: who, Audience: p.Audience, Issuer: p.Issuer,
+			Principal: who, Audience: p.Audience, Issuer: p.Issuer, Key: kid,
 			NotBefore: time.Unix(p.NotBefore, 0), Expires: time.Unix(p.Expires, 0),
 			Roles: p.Roles, Groups: p.Groups, Raw: raw,
 		},

@@ -25,10 +25,40 @@ func newKeys(c Config, issuers [2]string) (map[string]*discovery.Keys, error) {
 	return keys, nil
 }
 
+// ended is a context that has.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// Fetch fetches the authority's keys now. With Config.Offline it must succeed
+// before the first token can be verified, and again from time to time: keys are
+// published a day before they sign, and serve for a day after they were fetched.
+func (v *Verifier) Fetch(ctx context.Context) error {
+	var errs []error
+	for _, keys := range v.keys {
+		errs = append(errs, keys.Fetch(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// For returns a Verifier that accepts other audiences, with the same keys. It
+// is for a service that learns while it runs whose tokens it accepts.
+func (v *Verifier) For(audiences ...string) *Verifier {
+	other := &Verifier{config: v.config, issuers: v.issuers, keys: v.keys}
+	other.config.Audiences = audiences
+	other.accept()
+	return other
+}
+
 // key returns the key that t says it is signed by; its error is an *Error.
 func (v *Verifier) key(ctx context.Context, issuer string, t *jwt.Token) (jwt.Key, error) {
 	if t.KeyID == "" {
 		return jwt.Key{}, invalid("the token does not name the key that signed it")
+	}
+	if v.config.Offline {
+		ctx = ended // begins the fetch that a key is missing for, and does not wait for it
 	}
 	key, err := v.keys[issuer].Get(ctx, t.KeyID, t.Alg)
 	var e *discovery.Error

@@ -118,6 +118,30 @@ func (k *Keys) Get(ctx context.Context, kid string, alg jwt.Alg) (jwt.Key, error
 	return jwt.Key{}, k.noSuch(kid, alg)
 }
 
+// Fetch fetches the keys now, or waits for the fetch under way. It is for who
+// must not wait when a key is needed, and so has them before. Its error is an
+// *Error or ctx's.
+func (k *Keys) Fetch(ctx context.Context) error {
+	k.mu.Lock()
+	if k.flight == nil {
+		k.tried, k.flight = k.config.Now(), make(chan struct{})
+		go k.refresh()
+	}
+	ended := k.flight
+	k.mu.Unlock()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.failed != nil {
+		return k.failed
+	}
+	return nil
+}
+
 // look returns the key if it is known, and begins a fetch if one is due. wait is
 // closed at the end of the fetch that a key not found must wait for.
 func (k *Keys) look(kid string, alg jwt.Alg, now time.Time) (key jwt.Key, found bool, wait <-chan struct{}) {
