@@ -393,30 +393,39 @@ func connections(t testing.TB, l *net.TCPListener, n int) []*net.TCPConn {
 	return conns
 }
 
-func TestAttestationStaysFastWithManyOtherConnections(t *testing.T) {
+// The kernel finds one connection among thousands by its hash, and a dump or a
+// table in /proc would be read whole: some hundred times as long as alone.
+func TestAttestationCostsTheSameAmongManyOtherConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens 10 000 descriptors")
 	}
-	const most = 20 * time.Microsecond
-	d := newDiag(t)
-	conns := connections(t, listen(t, "127.0.0.1:0"), 5000)
+	const most = 5 // times the median alone: the machine may do other things meanwhile
+	d, l := newDiag(t), listen(t, "127.0.0.1:0")
+	one := connections(t, l, 1)
+	alone := medianAttestation(t, d, one)
+	among := medianAttestation(t, d, append(one, connections(t, l, 5000)...))
+	if among > most*alone {
+		t.Errorf("median attestation among 5000 other connections: %v, alone %v", among, alone)
+	}
+}
+
+// medianAttestation is the best median of some rounds over conns.
+func medianAttestation(tb testing.TB, d *caller.Diag, conns []*net.TCPConn) time.Duration {
+	tb.Helper()
 	best := time.Hour
-	for range 10 { // the best of some rounds: this is about the lookup, not about what else the machine does
+	for range 10 {
 		var took []time.Duration
 		for i := range 200 {
 			start := time.Now()
-			if _, err := d.Attest(conns[i*25]); err != nil {
-				t.Fatal(err)
+			if _, err := d.Attest(conns[i*25%len(conns)]); err != nil {
+				tb.Fatal(err)
 			}
 			took = append(took, time.Since(start))
 		}
 		slices.Sort(took)
 		best = min(best, took[len(took)/2])
 	}
-	if best > most {
-		t.Errorf("median attestation with %d other connections: %v, want at most %v", len(conns), best, most)
-	}
-	t.Logf("median attestation with %d other connections: %v", len(conns), best)
+	return best
 }
 
 func BenchmarkAttest(b *testing.B) {
@@ -429,6 +438,7 @@ func BenchmarkAttest(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64(medianAttestation(b, d, conns).Nanoseconds()), "median-ns/op") // aim: at most 20 µs
 		})
 	}
 }
