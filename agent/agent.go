@@ -153,7 +153,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.sweepSecrets(); err != nil {
+	if err := a.sweepFolders(); err != nil {
 		control.Close()
 		return err
 	}

@@ -67,6 +67,7 @@ type wallet struct {
 	slots chan struct{} // one is held during each upstream call
 
 	mu          sync.Mutex
+	moved       chan struct{} // closed when a token comes, or is thrown away that was good
 	tokens      map[tokenKey]*entry
 	credentials map[innate.ObjectID]*credential
 }
@@ -94,10 +95,25 @@ func (c *cache) wallet(workload innate.ResourceID) *wallet {
 	defer c.mu.Unlock()
 	w := c.workloads[workload.Key()]
 	if w == nil {
-		w = &wallet{slots: make(chan struct{}, mostCalls), tokens: map[tokenKey]*entry{}, credentials: map[innate.ObjectID]*credential{}}
+		w = &wallet{slots: make(chan struct{}, mostCalls), moved: make(chan struct{}), tokens: map[tokenKey]*entry{}, credentials: map[innate.ObjectID]*credential{}}
 		c.workloads[workload.Key()] = w
 	}
 	return w
+}
+
+// next returns a channel that is closed when a workload's tokens change: another
+// came, or some were thrown away.
+func (c *cache) next(workload innate.ResourceID) <-chan struct{} {
+	w := c.wallet(workload)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.moved
+}
+
+// move tells of a change; w.mu is held.
+func (w *wallet) move() {
+	close(w.moved)
+	w.moved = make(chan struct{})
 }
 
 // wallets returns every workload's.
@@ -156,6 +172,7 @@ func (c *cache) revokeAll() {
 	for _, w := range c.wallets() {
 		w.mu.Lock()
 		clear(w.tokens)
+		w.move()
 		w.mu.Unlock()
 	}
 }
@@ -164,6 +181,7 @@ func (c *cache) revokeAll() {
 func (w *wallet) forget(which func(innate.ObjectID) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.move()
 	maps.DeleteFunc(w.tokens, func(k tokenKey, _ *entry) bool { return which(k.identity) })
 	maps.DeleteFunc(w.credentials, func(id innate.ObjectID, c *credential) bool {
 		if which(id) {
@@ -281,6 +299,7 @@ func (c *cache) settle(w *wallet, e *entry, running *call, token innate.Token, e
 	case err == nil:
 		e.keep(token, now)
 		running.token = token
+		w.move()
 		c.kept()
 		return
 	case !transient(err):

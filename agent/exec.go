@@ -142,7 +142,7 @@ const mask = "********"
 var suspect = []string{"SECRET", "PASSWORD", "PASSWD", "PWD", "PASSPHRASE", "TOKEN", "KEY", "CREDENTIAL", "CONNECTIONSTRING", "CONNSTR", "CONNECTION_STRING", "SAS", "SIGNATURE", "COOKIE", "AUTHORIZATION"}
 
 // plain are variables that sound secret and are not.
-var plain = []string{"PWD", "OLDPWD", secretsDirVariable, secretSignalVariable}
+var plain = []string{"PWD", "OLDPWD", secretsDirVariable, secretSignalVariable, "PGSSLKEY"}
 
 // masked hides secrets in an environment: by the names that say so, what was a
 // reference to a secret, the password in an address, and the endpoint's secret

@@ -57,6 +57,8 @@ type Generation struct {
 	dir      string          // where it was started
 	groups   []uint32        // of its uid, its own first; nil: the one of the uid's number
 	secrets  *secrets        // nil: no setting refers to one
+	logins   *logins         // nil: it has no log-in at a PostgreSQL server
+	folders  []*folder       // of files for it
 	share    float64         // of the age that it may get: not all are replaced at once
 	end      context.CancelFunc
 	rush     func()        // closes rushed
@@ -171,8 +173,12 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	if err != nil {
 		return nil, err
 	}
+	logins, err := s.logIn(ctx, g, p, r.env, a.config.Env, settings)
+	if err != nil {
+		return nil, err
+	}
 	spec := s.surroundings(g)
-	spec.Args, spec.Dir, spec.Env = r.args, r.dir, environment(env, a.direct(), r.env, a.config.Env, settings)
+	spec.Args, spec.Dir, spec.Env = r.args, r.dir, environment(env, a.direct(), r.env, a.config.Env, logins, settings)
 	spec.Stdin, spec.Stdout, spec.Stderr = r.stdin, r.stdout, r.stderr
 	// The endpoint serves before the app can ask, and until it can ask no more: a
 	// program that is asked to end may have calls to finish.
@@ -196,6 +202,9 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	if g.secrets != nil {
 		g.secrets.follow(ctx, g)
 	}
+	if g.logins != nil {
+		g.logins.follow(ctx)
+	}
 	go s.attend(ctx, g, serving, shut)
 	return g, nil
 }
@@ -210,8 +219,10 @@ func (s *apps) surroundings(g *Generation) launch.Spec {
 	if g.Endpoint == appservice.Arc {
 		spec.Show = []launch.Shown{{Dir: s.agent.challenges(g), At: appservice.ChallengeDir}}
 	}
-	if k := g.secrets; k != nil && k.shownAt() != k.dir {
-		spec.Show = append(spec.Show, launch.Shown{Dir: k.dir, At: k.shownAt()})
+	for _, f := range g.folders {
+		if f.at != f.dir {
+			spec.Show = append(spec.Show, launch.Shown{Dir: f.dir, At: f.at})
+		}
 	}
 	return spec
 }
@@ -227,7 +238,13 @@ func (s *apps) discard(g *Generation) {
 func (s *apps) takeAway(g *Generation) {
 	var errs []error
 	if g.secrets != nil {
-		errs = append(errs, g.secrets.remove())
+		g.secrets.close()
+	}
+	if g.logins != nil {
+		g.logins.close()
+	}
+	for _, f := range g.folders {
+		errs = append(errs, f.remove())
 	}
 	if g.place != nil {
 		errs = append(errs, g.place.remove(s.agent.host()))

@@ -54,6 +54,7 @@ func (c *cache) refused(workload innate.ResourceID, sum [sha256.Size]byte) {
 	for key, e := range w.tokens {
 		if e.token.Value != "" && sha256.Sum256([]byte(e.token.Value)) == sum {
 			delete(w.tokens, key)
+			w.move()
 			c.dropped()
 		}
 	}

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,11 +15,8 @@ import (
 	"innate/feed/client"
 )
 
-const (
-	secretsDir = "secrets" // in Config.Runtime: a directory for each generation, with a file for each setting
-	// resolving is how long the secrets of a generation may take to be read.
-	resolving = 10 * time.Second
-)
+// resolving is how long the secrets of a generation may take to be read.
+const resolving = 10 * time.Second
 
 // The variables by which an app knows about the files of its secrets.
 const (
@@ -39,9 +33,7 @@ type secrets struct {
 	app      innate.ResourceID
 	which    innate.Selector
 	proof    innate.Assurance
-	dir      string
-	owner    uint32
-	group    uint32         // of the owner
+	files    *folder
 	signal   syscall.Signal // 0: none
 	settings []string       // their names
 	found    []*found
@@ -66,16 +58,15 @@ func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) 
 		return p.Settings, err
 	}
 	k := &secrets{
-		agent: a, app: g.App, which: innate.Selector{Resource: p.SecretsIdentity}, proof: g.place.proof, owner: g.UID, group: g.group(), found: all,
-		dir: filepath.Join(a.config.Runtime, secretsDir, directoryName(g.App)+"-g"+strconv.Itoa(g.Generation)),
+		agent: a, app: g.App, which: innate.Selector{Resource: p.SecretsIdentity}, proof: g.place.proof, found: all,
 	}
 	if k.signal, err = secretSignal(p.Settings); err != nil {
 		return nil, err
 	}
-	g.secrets = k // from here on it is taken away with g
-	if err := k.makeDir(); err != nil {
+	if k.files, err = s.makeFolder(g, secretsDir); err != nil {
 		return nil, fmt.Errorf("making the directory of the app's secrets: %w", err)
 	}
+	g.secrets = k
 	ctx, cancel := context.WithTimeout(ctx, resolving)
 	defer cancel()
 	settings := maps.Clone(p.Settings)
@@ -95,7 +86,7 @@ func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) 
 			settings[name] = f.value
 		}
 	}
-	settings[secretsDirVariable] = k.shownAt()
+	settings[secretsDirVariable] = k.files.at
 	return settings, nil
 }
 
@@ -163,7 +154,7 @@ func (k *secrets) read(ctx context.Context, f *found) (string, error) {
 // keep writes the value into the files of a secret's settings.
 func (k *secrets) keep(f *found, value string) error {
 	for _, name := range f.settings {
-		if err := k.write(name, value); err != nil {
+		if err := k.files.write(name, []byte(value)); err != nil {
 			return fmt.Errorf("writing its file: %w", err)
 		}
 	}
@@ -171,64 +162,10 @@ func (k *secrets) keep(f *found, value string) error {
 	return nil
 }
 
-// makeDir makes the directory: the app may read it, and nobody but the agent write.
-func (k *secrets) makeDir() error {
-	if err := os.MkdirAll(filepath.Dir(k.dir), 0o711); err != nil {
-		return err
-	}
-	if err := os.Mkdir(k.dir, 0o700); err != nil {
-		return err
-	}
-	if os.Getuid() != 0 {
-		return nil // the app's uid is ours
-	}
-	return errors.Join(os.Chown(k.dir, 0, int(k.group)), os.Chmod(k.dir, 0o750))
-}
-
-// write puts a value in the place of the old one: whoever opens the file reads
-// the one or the other, whole.
-func (k *secrets) write(name, value string) error {
-	f, err := os.CreateTemp(k.dir, ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename there is none
-	_, err = f.WriteString(value)
-	err = errors.Join(err, f.Chmod(0o400))
-	if os.Getuid() == 0 {
-		err = errors.Join(err, f.Chown(int(k.owner), int(k.group)))
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(k.dir, name))
-}
-
-// shownAt is where the app sees its files: with a mount namespace of its own at
-// one place in all its generations, over those of all other apps.
-func (k *secrets) shownAt() string {
-	if k.agent.host().mounts == nil {
-		return filepath.Dir(k.dir)
-	}
-	return k.dir
-}
-
-// remove takes the files away. It waits for what writes them.
-func (k *secrets) remove() error {
+// close stops what follows the vaults.
+func (k *secrets) close() {
 	if k.stop != nil {
 		k.stop()
 		k.following.Wait()
 	}
-	if err := os.RemoveAll(k.dir); err != nil {
-		return fmt.Errorf("removing the app's secrets: %w", err)
-	}
-	return nil
-}
-
-// sweepSecrets removes what an agent that was killed left of its apps' secrets.
-func (a *Agent) sweepSecrets() error {
-	if err := os.RemoveAll(filepath.Join(a.config.Runtime, secretsDir)); err != nil {
-		return fmt.Errorf("removing secrets that an earlier agent left: %w", err)
-	}
-	return nil
 }

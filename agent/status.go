@@ -33,6 +33,14 @@ type Placed struct {
 	Resource   innate.ResourceID `json:"resource"`
 	Identities []innate.ObjectID `json:"identities"`
 	Minimum    innate.Assurance  `json:"minimumAssurance"`
+	Logins     []PlacedLogin     `json:"logins,omitempty"` // at PostgreSQL servers
+}
+
+// A PlacedLogin is a role as which a workload may log in at a PostgreSQL server.
+type PlacedLogin struct {
+	Server   innate.ResourceID `json:"server"`
+	Role     string            `json:"role"`
+	Identity innate.ObjectID   `json:"identity"`
 }
 
 // Status tells what the agent is, holds and runs.
@@ -50,7 +58,11 @@ func (a *Agent) Status() Status {
 		for _, id := range p.Identities {
 			ids = append(ids, id.Object)
 		}
-		st.Placements = append(st.Placements, Placed{Resource: p.Resource, Identities: ids, Minimum: a.minimum(p)})
+		placed := Placed{Resource: p.Resource, Identities: ids, Minimum: a.minimum(p)}
+		for _, l := range usable(p) {
+			placed.Logins = append(placed.Logins, PlacedLogin{l.Server, l.Role, l.Identity})
+		}
+		st.Placements = append(st.Placements, placed)
 	}
 	slices.SortFunc(st.Placements, func(a, b Placed) int { return strings.Compare(a.Resource.Key(), b.Resource.Key()) })
 	return st

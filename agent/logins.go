@@ -1,0 +1,262 @@
+package agent
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"innate"
+	"innate/audit"
+	"innate/feed/client"
+)
+
+// loggingIn is how long an app's start may wait for the first tokens of its
+// log-ins. What is not there by then comes later: its program may be good for more.
+const loggingIn = 5 * time.Second
+
+// Files of a generation's folder of log-ins.
+const (
+	passFile  = "pgpass"
+	rootsFile = "root.crt"
+)
+
+// logins keep what PostgreSQL clients read for a generation whose identities may
+// log in at servers: a password file with a token for each log-in, as new as the
+// agent's own, and the authorities by which the servers' certificates are trusted.
+// Clients read the file at each connect, so no program has to know.
+//
+// A token belongs to one server: the audience is that server's own.
+type logins struct {
+	agent  *Agent
+	app    innate.ResourceID
+	number int // of the generation
+	proof  innate.Assurance
+	files  *folder
+
+	stop    context.CancelFunc // nil: nothing is kept fresh
+	keeping sync.WaitGroup
+
+	mu       sync.Mutex // guards the files and:
+	rows     []client.Login
+	tokens   map[loginToken]string // the last good ones
+	recorded map[loginToken]string // the last ones in the audit log
+	written  map[string]string     // what is in the files, by name
+}
+
+// A loginToken says which token is the password of some log-ins.
+type loginToken struct {
+	identity innate.ObjectID
+	audience string
+}
+
+func tokenOf(l client.Login) loginToken { return loginToken{l.Identity, l.Audience} }
+
+// logIn makes the folder of a generation that may log in somewhere, and what its
+// programs find it by: an app's own settings win. One that may not has neither.
+func (s *apps) logIn(ctx context.Context, g *Generation, p *client.Placement, others ...[]string) (env []string, err error) {
+	rows := usable(p)
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	k := &logins{
+		agent: s.agent, app: g.App, number: g.Generation, proof: g.place.proof,
+		tokens: map[loginToken]string{}, recorded: map[loginToken]string{}, written: map[string]string{},
+	}
+	if k.files, err = s.makeFolder(g, loginsDir); err != nil {
+		return nil, fmt.Errorf("making the folder of the app's log-ins at PostgreSQL: %w", err)
+	}
+	g.logins = k
+	if err := k.turn(rows); err != nil {
+		return nil, fmt.Errorf("writing the app's log-ins at PostgreSQL: %w", err)
+	}
+	k.first(ctx, rows)
+	return k.environment(rows, slices.Concat(others...)), nil
+}
+
+// usable are the log-ins of identities that the workload has. Where two of them may
+// log in as one role, the one that is meant by default comes first: clients take
+// the first line that fits.
+func usable(p *client.Placement) []client.Login {
+	rows := slices.Clone(p.Logins)
+	rows = slices.DeleteFunc(rows, func(l client.Login) bool {
+		_, held := holds(p, l.Identity)
+		return !held
+	})
+	if own, err := byDefault(p.Identities); err == nil {
+		slices.SortStableFunc(rows, func(a, b client.Login) int {
+			return rank(a.Identity != own.Object) - rank(b.Identity != own.Object)
+		})
+	}
+	return rows
+}
+
+func rank(later bool) int {
+	if later {
+		return 1
+	}
+	return 0
+}
+
+// needed are the tokens that log-ins take; those by certificate take none.
+func needed(rows []client.Login) map[loginToken]bool {
+	all := map[loginToken]bool{}
+	for _, l := range rows {
+		if !l.Certificate {
+			all[tokenOf(l)] = true
+		}
+	}
+	return all
+}
+
+// first gets the tokens that are to be there when the program starts.
+func (k *logins) first(ctx context.Context, rows []client.Login) {
+	ctx, cancel := context.WithTimeout(ctx, loggingIn)
+	defer cancel()
+	var all sync.WaitGroup
+	for of := range needed(rows) {
+		all.Go(func() {
+			if err := k.fetch(ctx, of); err != nil {
+				k.agent.config.Log.Warn("an app starts without its password for a PostgreSQL server", "app", k.app, "audience", of.audience, "err", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// environment is what the app's programs find their log-ins by. others are the
+// variables that it has beside these.
+func (k *logins) environment(rows []client.Login, others []string) []string {
+	has := map[string]bool{}
+	for _, v := range others {
+		name, _, _ := strings.Cut(v, "=")
+		has[name] = true
+	}
+	roots := filepath.Join(k.files.at, rootsFile)
+	env := []string{"PGPASSFILE=" + filepath.Join(k.files.at, passFile), "PGSSLMODE=verify-full", "PGSSLROOTCERT=" + roots}
+	if name := "NODE_EXTRA_CA_CERTS"; !has[name] { // node-postgres does not look at PGSSLROOTCERT
+		env = append(env, name+"="+roots)
+	}
+	// One log-in is where an app means to go, unless somebody said anything of where.
+	if l, one := only(rows); one && !has["PGHOST"] && !has["PGHOSTADDR"] && !has["PGPORT"] && !has["PGUSER"] && !has["PGSERVICE"] {
+		env = append(env, "PGHOST="+l.Host, "PGPORT="+strconv.Itoa(l.Port), "PGUSER="+l.Role)
+	}
+	return env
+}
+
+// only is the one log-in that there is, whichever identities may have it.
+func only(rows []client.Login) (client.Login, bool) {
+	first := rows[0]
+	return first, !slices.ContainsFunc(rows, func(l client.Login) bool {
+		return l.Host != first.Host || l.Port != first.Port || l.Role != first.Role
+	})
+}
+
+// turn makes the files those of rows: what is in them of any other log-in is gone
+// when it returns, error or not.
+func (k *logins) turn(rows []client.Login) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rows = rows
+	still := needed(rows)
+	maps.DeleteFunc(k.tokens, func(of loginToken, _ string) bool { return !still[of] })
+	return errors.Join(k.writePasses(), k.writeRoots())
+}
+
+// writePasses writes the password file; k.mu is held.
+func (k *logins) writePasses() error {
+	var b []byte
+	for _, l := range k.rows {
+		if token := k.tokens[tokenOf(l)]; token != "" && !l.Certificate {
+			b = passLine{l.Host, strconv.Itoa(l.Port), l.Role, token}.appendTo(b)
+		}
+	}
+	return k.write(passFile, b)
+}
+
+// writeRoots writes the authorities of all servers, each once; k.mu is held.
+func (k *logins) writeRoots() error {
+	var b []byte
+	for _, l := range k.rows {
+		rest := []byte(cmp.Or(l.Authorities, k.agent.machine.CA))
+		for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+			if one := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}); block.Type == "CERTIFICATE" && !bytes.Contains(b, one) {
+				b = append(b, one...)
+			}
+		}
+	}
+	return k.write(rootsFile, b)
+}
+
+// write writes a file that has changed; k.mu is held. One that cannot be written is
+// taken away: a file system that is full must not keep what is to go.
+func (k *logins) write(name string, content []byte) error {
+	if old, there := k.written[name]; there && old == string(content) {
+		return nil
+	}
+	if err := k.files.write(name, content); err != nil {
+		delete(k.written, name)
+		return errors.Join(err, k.files.drop(name))
+	}
+	k.written[name] = string(content)
+	return nil
+}
+
+// fetch gets the present token from the agent's cache and puts it into the file.
+// When the token service says no, what was there goes.
+func (k *logins) fetch(ctx context.Context, of loginToken) error {
+	token, err := k.agent.Token(ctx, k.app, innate.Selector{Object: of.identity}, of.audience, k.proof)
+	if err == nil {
+		err = k.record(ctx, of, token)
+	}
+	switch {
+	case err == nil:
+		return k.put(of, token.Value)
+	case transient(err) || ctx.Err() != nil:
+		return err // the last good one stays
+	}
+	return errors.Join(err, k.put(of, ""))
+}
+
+// put makes a token that of the file; empty takes it away.
+func (k *logins) put(of loginToken, token string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !needed(k.rows)[of] {
+		return nil // the log-in went meanwhile
+	}
+	k.tokens[of] = token
+	return k.writePasses()
+}
+
+// record is in the audit log before the app has the token.
+func (k *logins) record(ctx context.Context, of loginToken, token innate.Token) error {
+	k.mu.Lock()
+	known := k.recorded[of] == token.Value
+	k.mu.Unlock()
+	if known {
+		return nil
+	}
+	a := k.agent
+	err := a.audit.Record(ctx, audit.Event{
+		Time: a.config.Now(), Action: "get-token", Allowed: true, Target: of.audience, Principal: token.Object, Client: token.Client,
+		Hosting: string(k.app), Host: string(a.machine.Machine), Assurance: k.proof,
+		Detail: map[string]string{"generation": strconv.Itoa(k.number), "file": passFile},
+	})
+	if err != nil {
+		return fmt.Errorf("recording that the app gets a token: %w", err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.recorded[of] = token.Value
+	return nil
+}
