@@ -42,7 +42,8 @@ var may = map[string]string{
 	"agent/endpoint/endpointtest":   "",
 	"agent/imds":                    "agent/caller agent/endpoint audit",
 	"agent/appservice":              "agent/caller agent/endpoint audit",
-	"agent":                         "audit feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/tpm",
+	"agent/opener":                  "agent/caller agent/launch", // does what takes root, and decides nothing: no tokens, no HTTP
+	"agent":                         "audit feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
 	"admin":                         "rest", // asks as any client would
 	"gateway/postgres/cluster":      "",     // a PostgreSQL of one's own; knows nothing of identity
 	"gateway/postgres/postgrestest": "gateway/postgres/cluster",

@@ -5,7 +5,8 @@
 // It owns what is true of one host: which workloads are placed here (as the feed
 // tells), under which uid and cgroup each app runs, which certificates and
 // tokens it holds for them, in memory. It leaves the dialects to agent/imds and
-// agent/appservice, the kernel's word to agent/caller, processes to agent/launch.
+// agent/appservice, the kernel's word to agent/caller, and whatever takes root to
+// agent/opener, which may be another process.
 //
 // A token belongs to the workload it was fetched for: nothing here may hand it
 // to a caller before that caller was proved to be this workload, as surely as
@@ -16,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -25,15 +25,14 @@ import (
 
 	"innate"
 	"innate/agent/caller"
-	"innate/agent/launch"
+	"innate/agent/opener"
 	"innate/audit"
 	"innate/feed/client"
 )
 
 const (
-	defaultUIDBase = 1_900_000_000 // far from what systemd, /etc/subuid and people use (host-attestation §3)
-	defaultGrace   = 5 * time.Second
-	defaultWell    = time.Minute
+	defaultGrace = 5 * time.Second
+	defaultWell  = time.Minute
 )
 
 // Config says what an Agent needs. State and Runtime are required.
@@ -50,6 +49,7 @@ type Config struct {
 	Grace    time.Duration                // between an app's SIGTERM and SIGKILL; 0 means 5 s
 	Well     time.Duration                // within which a new generation is to be well before it replaces the old one; 0 means 1 min
 	Stub     []string                     // see launch.Spec
+	Opener   opener.Opener                // opens what takes root; nil means this process, by the fields above
 	NewDiag  func() (*caller.Diag, error) // asks the kernel about callers; nil means caller.NewDiag
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -65,7 +65,8 @@ type Agent struct {
 	placed   *placements
 	tokens   *cache
 	memory   *memory
-	uids     *uids
+	opener   opener.Opener
+	local    *opener.Local // the same, when it is in this process
 	apps     *apps
 	journals *journals
 	metadata *metadata
@@ -77,12 +78,6 @@ type Agent struct {
 func New(c Config) (*Agent, error) {
 	if c.State == "" || c.Runtime == "" {
 		return nil, errors.New("agent: Config needs State and Runtime")
-	}
-	if c.Cgroups == "" {
-		c.Cgroups = "innate-"
-	}
-	if c.UIDBase == 0 {
-		c.UIDBase = defaultUIDBase
 	}
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
@@ -103,18 +98,24 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{config: c, machine: machine, ready: make(chan struct{})}
+	a := &Agent{config: c, machine: machine, opener: c.Opener, ready: make(chan struct{})}
+	if a.opener == nil {
+		if a.local, err = opener.New(opener.Config{
+			Runtime: c.Runtime, Records: c.State, Hosts: c.Hosts, Hide: c.Hide, Cgroups: c.Cgroups, UIDBase: c.UIDBase,
+			AnyUser: true, TakeOver: c.TakeOver, Stub: c.Stub, Log: c.Log,
+		}); err != nil {
+			return nil, err
+		}
+		a.opener = a.local
+	}
 	if a.upstream, err = newUpstream(machine, key); err != nil {
 		return nil, err
 	}
 	a.vaults = newVaults(a.upstream)
-	if a.uids, err = openUIDs(filepath.Join(c.State, uidsFile), c.UIDBase); err != nil {
-		return nil, err
-	}
 	if a.audit, err = audit.Open(filepath.Join(c.State, auditFile)); err != nil {
 		return nil, err
 	}
-	a.host = sync.OnceValue(func() *host { return look(c) })
+	a.host = sync.OnceValue(func() *host { return look(c, a.opener) })
 	if a.memory, err = newMemory(c.Runtime, a.upstream, c.Log); err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func (a *Agent) Assurance() innate.Assurance { return a.host().assurance }
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.audit.Close()
 	here := a.host()
-	defer here.close(a.config.Log)
+	defer a.shut(here)
 	here.describe(a.config.Log)
 
 	feed, err := client.New(client.Config{
@@ -149,15 +150,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	control, err := a.listen()
+	a.recall() // before anybody can ask
+	control, err := opener.Control(a.opener)
 	if err != nil {
 		return err
 	}
-	if err := a.sweepFolders(); err != nil {
-		control.Close()
-		return err
-	}
-	a.recall()
 	g, ctx := errgroup.WithContext(ctx)
 	a.apps.open(ctx)
 	a.metadata.open(ctx)
@@ -204,30 +201,6 @@ func (a *Agent) changed(was, now *client.Placement) {
 	}
 }
 
-// openCgroups makes a subtree of this agent's own below one of this process's
-// own, whose name tells the next run when it may be swept away. Whether cgroups
-// may be made is found out by making one.
-func (h *host) openCgroups(prefix string) error {
-	h.swept = launch.Sweep(prefix)
-	name, err := launch.OwnName(prefix)
-	if err != nil {
-		return err
-	}
-	subtree, err := launch.OpenCgroups(filepath.Join(name, innate.NewGUID()[:8]))
-	if err != nil {
-		return err
-	}
-	probe, err := subtree.Make("probe")
-	if err == nil {
-		err = probe.Remove()
-	}
-	if err != nil {
-		return err
-	}
-	h.cgroups, h.process = subtree, filepath.Dir(filepath.Dir(probe.Path()))
-	return nil
-}
-
 // describe says at the start what can be proved here, and what cannot be done.
 func (h *host) describe(log *slog.Logger) {
 	log.Info("callers of apps are proved", "assurance", h.assurance, "notBetterBecause", h.why())
@@ -236,22 +209,23 @@ func (h *host) describe(log *slog.Logger) {
 			log.Info("a proof of callers", "assurance", c.Assurance, "available", c.Available, "note", c.Note)
 		}
 	}
-	if h.swept != nil {
-		log.Warn("removing what an earlier agent left", "err", h.swept)
+	if h.facts.Swept != "" {
+		log.Warn("removing what an earlier agent left", "err", h.facts.Swept)
 	}
-	if h.mounts != nil {
-		log.Warn("apps run without a mount namespace: the platform's own names do not resolve in them", "err", h.mounts)
+	if h.facts.NoMounts != "" {
+		log.Warn("apps run without a mount namespace: the platform's own names do not resolve in them", "err", h.facts.NoMounts)
 	}
 }
 
-func (h *host) close(log *slog.Logger) {
-	if h.cgroups != nil {
-		if err := h.cgroups.Close(); err != nil {
-			log.Warn("removing our cgroups", "err", err)
-		}
-		os.Remove(h.process) // the last agent succeeds
-	}
+// shut closes what the agent asks the kernel by, and its opener if that is its own.
+func (a *Agent) shut(h *host) {
 	if h.diag != nil {
 		h.diag.Close()
+	}
+	if a.local == nil {
+		return
+	}
+	if err := a.local.Close(); err != nil {
+		a.config.Log.Warn("removing what was made for apps and VMs", "err", err)
 	}
 }

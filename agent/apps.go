@@ -79,7 +79,7 @@ func (s *apps) list() []Running {
 		if g.starting() {
 			continue // it has not all that it is listed by
 		}
-		all = append(all, Running{Started: g.Started, Processes: g.place.members(), State: g.state()})
+		all = append(all, Running{Started: g.Started, Processes: g.members(), State: g.state()})
 	}
 	slices.SortFunc(all, func(a, b Running) int {
 		return cmp.Or(strings.Compare(a.App.Key(), b.App.Key()), a.Generation-b.Generation)

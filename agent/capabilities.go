@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 
 	"innate"
 	"innate/agent/caller"
 	"innate/agent/launch"
+	"innate/agent/opener"
 )
 
 // A Capability is a way to prove callers, and whether this host has it: found
@@ -25,29 +25,27 @@ type host struct {
 	lacks     [innate.Device + 1]error    // by assurance: why it cannot be proved here; nil: it can
 	detours   map[innate.Assurance]string // what is proved, but not as it should be
 
-	cgroups *launch.Cgroups // nil: none may be made
-	process string          // directory above it, which other agents of this process share
-	diag    *caller.Diag    // nil: nothing can be asked of the kernel
-	search  bool            // the kernel names no cgroup of a socket: callers' are searched for
-	mounts  error           // why apps cannot have a mount namespace; nil when they can
-	swept   error           // what an earlier agent left and could not be removed; nothing depends on it
+	facts  opener.Facts
+	diag   *caller.Diag // nil: nothing can be asked of the kernel
+	search bool         // the kernel names no cgroup of a socket: callers' are searched for
 }
 
 // look finds out.
-func look(c Config) *host {
+func look(c Config, by opener.Opener) *host {
 	h := &host{assurance: innate.SecretOnly, detours: map[innate.Assurance]string{}}
 	var err error
+	if h.facts, err = opener.ReadFacts(by); err != nil {
+		h.facts.NoCgroups = err.Error()
+	}
 	if h.diag, err = c.NewDiag(); err != nil {
 		h.lacks[innate.UID] = err
 	} else {
-		h.lookAtApps()
+		h.lookAtApps(by)
 	}
-	if os.Getuid() != 0 {
+	if !h.facts.Root() {
 		h.lacks[innate.UID] = errors.Join(h.lacks[innate.UID], fmt.Errorf("the agent is uid %d: apps run under it too, and one uid is one domain", os.Getuid()))
 	}
-	if err := h.openCgroups(c.Cgroups); err != nil {
-		h.lacks[innate.CgroupUID] = errors.Join(h.lacks[innate.CgroupUID], err)
-	}
+	h.lacks[innate.CgroupUID] = errors.Join(h.lacks[innate.CgroupUID], reason(h.facts.NoCgroups))
 	for _, better := range []innate.Assurance{innate.UID, innate.CgroupUID} {
 		if h.lacks[better] != nil {
 			break
@@ -55,19 +53,20 @@ func look(c Config) *host {
 		h.assurance = better
 	}
 	h.lookAtVMs()
-	if os.Getuid() != 0 && (c.Hosts != "" || len(c.Hide) > 0) {
-		h.mounts = launch.UserNamespaces(c.Stub)
-	}
 	return h
 }
 
-// lookAtApps finds out what the kernel says of local callers.
-func (h *host) lookAtApps() {
-	dir, err := launch.OwnDirectory()
-	var own uint64
-	if err == nil {
-		own, err = launch.OwnCgroup()
+// reason is why something cannot be done; nil when it can.
+func reason(why string) error {
+	if why == "" {
+		return nil
 	}
+	return errors.New(why)
+}
+
+// lookAtApps finds out what the kernel says of local callers.
+func (h *host) lookAtApps(by opener.Opener) {
+	own, err := launch.OwnCgroup()
 	reached, why := h.diag.Probe(own)
 	switch {
 	case reached < innate.UID:
@@ -77,7 +76,7 @@ func (h *host) lookAtApps() {
 	case err != nil:
 		h.lacks[innate.CgroupUID] = err
 	case errors.Is(why, caller.ErrNoCgroup):
-		if h.lacks[innate.CgroupUID] = h.diag.ProbeHolders(dir); h.lacks[innate.CgroupUID] == nil {
+		if h.lacks[innate.CgroupUID] = opener.ProbeSearch(by); h.lacks[innate.CgroupUID] == nil {
 			h.search = true
 			h.detours[innate.CgroupUID] = fmt.Sprintf("%v: who holds a caller's socket is searched for in /proc, once for each connection", why)
 		}
@@ -88,25 +87,24 @@ func (h *host) lookAtApps() {
 
 // lookAtVMs finds out by what VMs can be told apart.
 func (h *host) lookAtVMs() {
-	h.lacks[innate.NetNS] = caller.ProbeNamespaces()
-	h.lacks[innate.Device] = errors.Join(h.lacks[innate.NetNS], caller.ProbeDevices())
-	if _, err := nft(); err != nil && h.lacks[innate.Device] == nil {
-		h.detours[innate.Device] = "not at the ports of a bridge: " + err.Error()
+	h.lacks[innate.NetNS] = reason(h.facts.NoNamespaces)
+	h.lacks[innate.Device] = errors.Join(h.lacks[innate.NetNS], reason(h.facts.NoDevices))
+	if h.facts.NoRules != "" && h.lacks[innate.Device] == nil {
+		h.detours[innate.Device] = "not at the ports of a bridge: " + h.facts.NoRules
 	}
-}
-
-// nft is the program that puts rules at the ports of a bridge.
-func nft() (string, error) {
-	for _, name := range []string{"nft", "/usr/sbin/nft"} { // a service's PATH may lack the folder
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", errors.New("there is no nft here: install the package nftables")
 }
 
 // why is why an app's callers are not proved better; nil when they are.
 func (h *host) why() error { return errors.Join(h.lacks[innate.UID], h.lacks[innate.CgroupUID]) }
+
+// proofOf is how surely an app's callers are recognised: in a network namespace
+// of its own its cgroup and uid still have to be right.
+func (h *host) proofOf(isolated bool) innate.Assurance {
+	if isolated && h.assurance == innate.CgroupUID {
+		return innate.NetNS
+	}
+	return h.assurance
+}
 
 // capabilities lists every way to prove a caller, the weakest first.
 func (h *host) capabilities() (all []Capability) {

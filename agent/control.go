@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -16,40 +15,15 @@ import (
 )
 
 const (
-	socketFile = "agent.sock" // in Config.Runtime
 	// patience is how long a client may take to say what it wants, and to take an answer.
 	patience = 5 * time.Second
 	// mostClients bounds one user's connections; root and the agent's own uid have no bound.
 	mostClients = 32
 )
 
-// listen opens the agent's socket. Everybody may connect: the kernel says who did.
-func (a *Agent) listen() (*net.UnixListener, error) {
-	if err := os.MkdirAll(a.config.Runtime, 0o711); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(a.config.Runtime, socketFile)
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("another agent answers at %s", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("opening the agent's socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o666); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
 // serveControl answers clients until ctx ends.
 func (a *Agent) serveControl(ctx context.Context, l *net.UnixListener) error {
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	stop := context.AfterFunc(ctx, func() { refuseFrom(l) })
 	defer stop()
 	defer l.Close()
 	var running sync.WaitGroup
@@ -77,6 +51,15 @@ func (a *Agent) serveControl(ctx context.Context, l *net.UnixListener) error {
 			a.serveClient(ctx, &line{conn: c}, by)
 		})
 	}
+}
+
+// refuseFrom closes a listener, and has whoever comes from now on refused, though
+// the opener holds it still.
+func refuseFrom(l *net.UnixListener) {
+	if raw, err := l.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
+	l.Close()
 }
 
 // peer is the uid that the kernel says connected.

@@ -15,7 +15,7 @@ import (
 	"syscall"
 
 	"innate"
-	"innate/agent/launch"
+	"innate/agent/opener"
 	"innate/feed/client"
 )
 
@@ -24,7 +24,7 @@ type Console struct {
 	Generation int
 
 	agent   *Agent
-	process *launch.Process
+	process *opener.Process
 }
 
 // Console runs a program beside a generation of an app (0: the oldest that
@@ -48,12 +48,7 @@ func (a *Agent) Console(ctx context.Context, r ConsoleRequest, by uint32) (*Cons
 	if err := a.decide(ctx, ev, err); err != nil {
 		return nil, err
 	}
-	spec, err := a.apps.beside(g)
-	if err != nil {
-		return nil, err
-	}
-	spec.Args, spec.Stdin, spec.Stdout, spec.Stderr = r.Args, r.Stdin, r.Stdout, r.Stderr
-	process, err := launch.Start(spec)
+	process, err := g.beside(r.Args, r.Stdin, r.Stdout, r.Stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +78,7 @@ func (a *Agent) Variables(ctx context.Context, app string, generation int, by ui
 	if err := a.decide(ctx, a.appEvent("show-app-variables", p, by), err); err != nil {
 		return nil, err
 	}
-	env, err := g.process.Environ()
+	env, err := g.home.Environ()
 	if err != nil {
 		return nil, ended(g, err)
 	}
@@ -117,15 +112,13 @@ func noGeneration(p *client.Placement, number int) error {
 	return fmt.Errorf("%s has no generation %d here", p.Name, number)
 }
 
-// beside is how to start a program in the surroundings of one that runs.
-func (s *apps) beside(g *Generation) (launch.Spec, error) {
-	env, err := g.process.Environ()
+// beside starts a program in the surroundings of g.
+func (g *Generation) beside(args []string, in, out, diagnostics *os.File) (*opener.Process, error) {
+	p, err := g.home.Start(opener.Program{Args: args, Beside: true}, [3]*os.File{in, out, diagnostics})
 	if err != nil {
-		return launch.Spec{}, ended(g, err)
+		return nil, ended(g, err)
 	}
-	spec := s.surroundings(g)
-	spec.Env = env
-	return spec, nil
+	return p, nil
 }
 
 func ended(g *Generation, err error) error {

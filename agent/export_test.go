@@ -1,9 +1,6 @@
 package agent
 
-import (
-	"net"
-	"strings"
-)
+import "net"
 
 // Tick is a look at the clock for tokens that want their next.
 func (a *Agent) Tick() { a.tokens.refreshDue() }
@@ -27,9 +24,6 @@ func Receive(c *net.UnixConn) (messages, files int, err error) {
 		messages++
 	}
 }
-
-// CheckRange is the rule for the uids of apps; subuid is the text of /etc/subuid.
-func CheckRange(base uint32, subuid string) error { return checkRange(base, strings.NewReader(subuid)) }
 
 // Masked is what is shown of an environment.
 func Masked(env []string) []string { return masked(env, nil) }

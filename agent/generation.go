@@ -18,7 +18,8 @@ import (
 
 	"innate"
 	"innate/agent/appservice"
-	"innate/agent/launch"
+	"innate/agent/caller"
+	"innate/agent/opener"
 	"innate/audit"
 	"innate/feed/client"
 )
@@ -52,13 +53,11 @@ type birth struct {
 type Generation struct {
 	birth
 
-	place    *place
-	process  *launch.Process // nil: lent, there is none
-	dir      string          // where it was started
-	groups   []uint32        // of its uid, its own first; nil: the one of the uid's number
+	home     *opener.Home    // nil: lent, there is none
+	diag     *caller.Diag    // of its own network namespace; nil: the host's sees its callers
+	process  *opener.Process // nil: lent, there is none
 	secrets  *secrets        // nil: no setting refers to one
 	logins   *logins         // nil: it has no log-in at a PostgreSQL server
-	folders  []*folder       // of files for it
 	share    float64         // of the age that it may get: not all are replaced at once
 	end      context.CancelFunc
 	rush     func()        // closes rushed
@@ -106,6 +105,14 @@ func (g *Generation) starting() bool {
 	}
 }
 
+// members counts its processes; 0: it is not known.
+func (g *Generation) members() int {
+	if g.home == nil {
+		return 0
+	}
+	return g.home.Members()
+}
+
 func (g *Generation) state() string {
 	select {
 	case <-g.exited:
@@ -126,14 +133,14 @@ type program struct {
 	stdin, stdout, stderr *os.File
 	shape                 appservice.Shape // of its endpoint
 	isolate               bool
-	user                  *account // nil: the app's own
-	serves                bool     // it listens where PORT says: there is a path to ask whether it is well
+	user                  string // of the host; empty: the app's own
+	serves                bool   // it listens where PORT says: there is a path to ask whether it is well
 }
 
 // start makes all that is a generation, and the process among it. The
 // generation ends with ctx.
 func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Generation, err error) {
-	a, here := s.agent, s.agent.host()
+	a := s.agent
 	g, ctx, err := s.add(ctx, p.Resource)
 	if err != nil {
 		return nil, err
@@ -144,18 +151,8 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 			s.discard(g)
 		}
 	}()
-	if r.user != nil {
-		g.UID, g.groups = r.user.uid, r.user.groups
-	} else if os.Getuid() == 0 {
-		if g.UID, err = a.uids.of(p.Resource); err != nil {
-			return nil, err
-		}
-	}
-	if g.place, err = here.newPlace(directoryName(p.Resource)+"/g"+strconv.Itoa(g.Generation), r.isolate); err != nil {
+	if err = s.settle(ctx, g, r); err != nil {
 		return nil, err
-	}
-	if why := here.why(); why != nil {
-		g.Why = why.Error()
 	}
 	values, err := s.resolve(ctx, g, p)
 	if err != nil {
@@ -163,13 +160,13 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	}
 	settings := pairs(values)
 	if r.serves {
-		if g.Serves, err = servesAt(g.place, p.Settings); err != nil {
+		if g.Serves, err = servesAt(g.home, p.Settings); err != nil {
 			return nil, err
 		}
 		settings = append(settings, "PORT="+strconv.Itoa(g.Serves))
 	}
 	g.Endpoint = r.shape
-	endpoint, env, err := s.endpoint(g)
+	endpoint, env, err := s.endpoint(g, g.home.Listener)
 	if err != nil {
 		return nil, err
 	}
@@ -177,9 +174,6 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	if err != nil {
 		return nil, err
 	}
-	spec := s.surroundings(g)
-	spec.Args, spec.Dir, spec.Env = r.args, r.dir, environment(env, a.direct(), r.env, a.config.Env, logins, settings)
-	spec.Stdin, spec.Stdout, spec.Stderr = r.stdin, r.stdout, r.stderr
 	// The endpoint serves before the app can ask, and until it can ask no more: a
 	// program that is asked to end may have calls to finish.
 	open, shut := context.WithCancel(context.WithoutCancel(ctx))
@@ -189,14 +183,16 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 		serving <- endpoint.Run(open)
 	}()
 	if err = s.record(ctx, "start-app", g, nil); err == nil {
-		g.process, err = launch.Start(spec)
+		g.process, err = g.home.Start(opener.Program{
+			Args: r.args, Dir: r.dir, Env: environment(env, a.direct(), r.env, a.config.Env, logins, settings),
+		}, [3]*os.File{r.stdin, r.stdout, r.stderr})
 	}
 	if err != nil {
 		shut()
 		<-serving
 		return nil, err
 	}
-	g.PID, g.dir = g.process.PID, r.dir
+	g.PID = g.process.PID
 	started = true
 	close(g.begun)
 	if g.secrets != nil {
@@ -209,22 +205,29 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	return g, nil
 }
 
-// surroundings are where the processes of g belong, whatever they run.
-func (s *apps) surroundings(g *Generation) launch.Spec {
-	c := s.agent.config
-	spec := launch.Spec{Dir: g.dir, Cgroup: g.place.cgroup, UID: g.UID, Groups: g.groups, NetNS: g.place.ns, Stub: c.Stub}
-	if s.agent.host().mounts == nil {
-		spec.Hosts, spec.Hide = c.Hosts, c.Hide
+// settle makes the home of g, and what sees its callers there.
+func (s *apps) settle(ctx context.Context, g *Generation, r program) (err error) {
+	here := s.agent.host()
+	if g.home, err = opener.Make(ctx, s.agent.opener, opener.Want{App: g.App, Number: g.Generation, Isolate: r.isolate, User: r.user}); err != nil {
+		return err
 	}
-	if g.Endpoint == appservice.Arc {
-		spec.Show = []launch.Shown{{Dir: s.agent.challenges(g), At: appservice.ChallengeDir}}
+	g.UID, g.Cgroup, g.CgroupID, g.Isolated = g.home.UID, g.home.Cgroup, g.home.CgroupID, g.home.Isolated
+	g.Assurance = here.proofOf(r.isolate)
+	if why := here.why(); why != nil {
+		g.Why = why.Error()
 	}
-	for _, f := range g.folders {
-		if f.at != f.dir {
-			spec.Show = append(spec.Show, launch.Shown{Dir: f.dir, At: f.at})
-		}
+	if r.isolate {
+		g.diag, err = g.home.Diag()
 	}
-	return spec
+	return err
+}
+
+// sees is what asks the kernel about the callers of g; nil: nothing can be asked.
+func (s *apps) sees(g *Generation) *caller.Diag {
+	if g.Isolated {
+		return g.diag
+	}
+	return s.agent.host().diag
 }
 
 // discard takes back a generation that did not start.
@@ -243,11 +246,11 @@ func (s *apps) takeAway(g *Generation) {
 	if g.logins != nil {
 		g.logins.close()
 	}
-	for _, f := range g.folders {
-		errs = append(errs, f.remove())
+	if g.diag != nil {
+		errs = append(errs, g.diag.Close())
 	}
-	if g.place != nil {
-		errs = append(errs, g.place.remove(s.agent.host()))
+	if g.home != nil {
+		errs = append(errs, g.home.Remove())
 	}
 	if err := errors.Join(errs...); err != nil {
 		s.agent.config.Log.Warn("removing what was made for an app", "app", g.App, "generation", g.Generation, "err", err)
@@ -260,29 +263,30 @@ func directoryName(app innate.ResourceID) string {
 	return app.Name() + "-" + hex.EncodeToString(sum[:4])
 }
 
-// endpoint makes a generation's secret and what serves at its place. The secret
-// is kept by the endpoint as a hash, and by the app; env is what tells the app.
-func (s *apps) endpoint(g *Generation) (_ *appservice.Endpoint, env []string, err error) {
+// endpoint makes a generation's secret and what serves on l. The secret is kept
+// by the endpoint as a hash, and by the app; env is what tells the app.
+func (s *apps) endpoint(g *Generation, l *net.TCPListener) (_ *appservice.Endpoint, env []string, err error) {
 	var random [32]byte
 	crypto.Read(random[:]) // never fails, see crypto/rand
 	secret := hex.EncodeToString(random[:])
-	at := g.place
-	g.Port = at.listener.Addr().(*net.TCPAddr).Port
-	g.Secret, g.Assurance, g.Isolated = sha256.Sum256([]byte(secret)), at.proof, at.ns != nil
-	if at.cgroup != nil {
-		g.Cgroup, g.CgroupID = at.cgroup.Path(), at.cgroup.ID
-	}
+	g.Port = l.Addr().(*net.TCPAddr).Port
+	g.Secret = sha256.Sum256([]byte(secret))
 	a := s.agent
 	c := appservice.Config{
 		Generation: appservice.Generation{App: g.App, Number: g.Generation, UID: g.UID, Cgroup: g.CgroupID, Proof: g.Assurance},
-		Shape:      g.Endpoint, Challenges: a.challenges(g), Client: a.defaultClient(g.App),
-		Listener: at.listener, Secret: secret, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
+		Shape:      g.Endpoint, Client: a.defaultClient(g.App),
+		Listener: l, Secret: secret, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
 	}
-	if at.cgroup != nil && a.host().search {
-		c.Generation.Procs = at.cgroup.Path()
+	if g.Endpoint == appservice.Arc {
+		if c.Challenges, err = g.home.Folder(opener.Challenges); err != nil {
+			return nil, nil, err
+		}
 	}
-	if at.diag != nil {
-		c.Attestor = at.diag
+	if g.CgroupID != 0 && a.host().search {
+		c.Generation.Held = g.home.Held
+	}
+	if d := s.sees(g); d != nil && g.home != nil {
+		c.Attestor = d
 	}
 	e, err := appservice.New(c)
 	if err != nil {
@@ -300,7 +304,10 @@ func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error, 
 	}()
 	go func() {
 		defer close(g.lastGone)
-		<-s.lastOf(g)
+		if g.Cgroup == "" {
+			<-g.exited
+		}
+		<-g.home.Empty()
 	}()
 	select {
 	case <-g.lastGone:
@@ -336,27 +343,13 @@ func (s *apps) record(ctx context.Context, action string, g *Generation, detail 
 	})
 }
 
-// lastOf is closed when the last process of g has ended: the kernel says so of
-// a cgroup; without one, the first process's end must do.
-func (s *apps) lastOf(g *Generation) <-chan struct{} {
-	if g.place.cgroup == nil {
-		return g.exited
-	}
-	empty, err := g.place.cgroup.Empty()
-	if err != nil {
-		s.agent.config.Log.Warn("watching an app's cgroup; its first process stands for all", "app", g.App, "err", err)
-		return g.exited
-	}
-	return empty
-}
-
 // dying is how long a killed process may take to be gone before its endpoint is shut.
 const dying = time.Second
 
 // terminate asks the processes of g to end, and kills what is left after the grace.
 func (s *apps) terminate(g *Generation) {
 	a := s.agent
-	if err := g.place.signal(g.process, syscall.SIGTERM); err != nil {
+	if err := g.home.Signal(syscall.SIGTERM); err != nil {
 		a.config.Log.Warn("asking an app to end", "app", g.App, "generation", g.Generation, "err", err)
 	}
 	late := time.NewTimer(a.config.Grace)
@@ -367,7 +360,7 @@ func (s *apps) terminate(g *Generation) {
 	case <-g.rushed:
 	case <-late.C:
 	}
-	if err := g.place.kill(g.process); err != nil {
+	if err := g.home.Kill(); err != nil {
 		a.config.Log.Warn("killing an app", "app", g.App, "generation", g.Generation, "err", err)
 	}
 }
@@ -386,7 +379,7 @@ func within(done <-chan struct{}, d time.Duration) bool {
 
 // servesAt is the port at which a program is to listen: the one that its
 // settings name, as App Service knows them, else a free one.
-func servesAt(at *place, settings map[string]string) (int, error) {
+func servesAt(at *opener.Home, settings map[string]string) (int, error) {
 	for _, name := range []string{"WEBSITES_PORT", "PORT"} {
 		value, ok := settings[name]
 		if !ok {
@@ -398,7 +391,7 @@ func servesAt(at *place, settings map[string]string) (int, error) {
 		}
 		return int(port), nil
 	}
-	port, err := at.freePort()
+	port, err := at.FreePort()
 	if err != nil {
 		return 0, fmt.Errorf("finding a port for the app: %w", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"innate/agent/caller"
-	"innate/agent/launch"
 )
 
 const (
@@ -64,18 +63,18 @@ func (i *Instance) question(g *Generation) func(context.Context) error {
 	p, placed := s.agent.placed.get(i.App)
 	switch {
 	case len(i.check) > 0:
-		return func(ctx context.Context) error { return s.askCommand(ctx, g, i.check) }
+		return func(ctx context.Context) error { return g.askCommand(ctx, i.check) }
 	case placed && p.HealthCheck != "" && g.Serves != 0:
-		return func(ctx context.Context) error { return g.askPath(ctx, p.HealthCheck) }
+		return func(ctx context.Context) error { return s.askPath(ctx, g, p.HealthCheck) }
 	}
 	return nil
 }
 
 // askPath wants an answer of 2xx, as App Service does, from the generation itself.
-func (g *Generation) askPath(ctx context.Context, path string) error {
+func (s *apps) askPath(ctx context.Context, g *Generation, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	c, err := g.reach(ctx)
+	c, err := s.reach(ctx, g)
 	if err != nil {
 		return err
 	}
@@ -104,13 +103,13 @@ func (g *Generation) askPath(ctx context.Context, path string) error {
 
 // reach connects to the generation's own program. Where it shares its port with
 // the old generation (SO_REUSEPORT), the kernel chooses one of the two each time.
-func (g *Generation) reach(ctx context.Context) (*net.TCPConn, error) {
+func (s *apps) reach(ctx context.Context, g *Generation) (*net.TCPConn, error) {
 	for tries := 1; ; tries++ {
-		c, err := g.place.dial(ctx, g.Serves)
+		c, err := g.home.Dial(ctx, g.Serves)
 		if err != nil {
 			return nil, err
 		}
-		if err = g.place.holds(c); err == nil {
+		if err = s.holds(g, c); err == nil {
 			return c, nil
 		}
 		c.Close()
@@ -122,19 +121,20 @@ func (g *Generation) reach(ctx context.Context) (*net.TCPConn, error) {
 
 var errAnother = errors.New("another program serves there")
 
-// holds refuses a connection that we made to a program outside the place: the
+// holds refuses a connection that we made to a program outside the generation: the
 // old generation may still have the port, or anybody may have taken it.
-func (p *place) holds(c *net.TCPConn) error {
-	if p.diag == nil || p.cgroup == nil {
+func (s *apps) holds(g *Generation, c *net.TCPConn) error {
+	diag := s.sees(g)
+	if diag == nil || g.CgroupID == 0 {
 		return nil
 	}
 	for late := time.Now().Add(acceptance); ; time.Sleep(time.Millisecond) {
-		facts, err := p.diag.Attest(c)
+		facts, err := diag.Attest(c)
 		switch {
 		case errors.Is(err, caller.ErrPeerGone) && time.Now().Before(late): // not accepted yet
 		case err != nil:
 			return fmt.Errorf("who answers at %s: %w", c.RemoteAddr(), err)
-		case facts.Cgroup != p.cgroup.ID:
+		case facts.Cgroup != g.CgroupID:
 			return fmt.Errorf("who answers at %s: %w", c.RemoteAddr(), errAnother)
 		default:
 			return nil
@@ -143,13 +143,8 @@ func (p *place) holds(c *net.TCPConn) error {
 }
 
 // askCommand runs a command beside the generation and wants it to end with 0.
-func (s *apps) askCommand(ctx context.Context, g *Generation, command []string) error {
-	spec, err := s.beside(g)
-	if err != nil {
-		return err
-	}
-	spec.Args = command
-	p, err := launch.Start(spec)
+func (g *Generation) askCommand(ctx context.Context, command []string) error {
+	p, err := g.beside(command, nil, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"path/filepath"
-	"strconv"
 
 	"innate"
 	"innate/agent/appservice"
@@ -28,11 +26,6 @@ func shapeOf(p *client.Placement, r RunRequest) appservice.Shape {
 		return appservice.Arc
 	}
 	return appservice.AppService
-}
-
-// challenges is the directory of an Arc-shaped endpoint's files.
-func (a *Agent) challenges(g *Generation) string {
-	return filepath.Join(a.config.Runtime, "challenges", directoryName(g.App)+"-g"+strconv.Itoa(g.Generation))
 }
 
 // defaultClient is the client id that a program means that names no identity;

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"innate"
+	"innate/agent/caller"
 )
 
 // Lend opens an endpoint for a workload of which there is no process of its own:
@@ -30,14 +31,14 @@ func (a *Agent) Lend(ctx context.Context, workload innate.ResourceID) (env []str
 	if err != nil {
 		return nil, err
 	}
-	listener, err := openEndpoint()
+	l, err := caller.Listen("127.0.0.1:0")
 	if err != nil {
 		a.apps.discard(g)
 		return nil, err
 	}
-	g.place = &place{listener: listener, proof: innate.SecretOnly}
-	endpoint, env, err := a.apps.endpoint(g)
+	endpoint, env, err := a.apps.endpoint(g, l)
 	if err != nil {
+		l.Close()
 		a.apps.discard(g)
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"innate"
+	"innate/agent/opener"
 	"innate/audit"
 	"innate/feed/client"
 )
@@ -41,7 +42,7 @@ type logins struct {
 	app    innate.ResourceID
 	number int // of the generation
 	proof  innate.Assurance
-	files  *folder
+	files  *opener.Folder
 
 	stop    context.CancelFunc // nil: nothing is kept fresh
 	keeping sync.WaitGroup
@@ -69,11 +70,11 @@ func (s *apps) logIn(ctx context.Context, g *Generation, p *client.Placement, ot
 		return nil, nil
 	}
 	k := &logins{
-		agent: s.agent, app: g.App, number: g.Generation, proof: g.place.proof,
+		agent: s.agent, app: g.App, number: g.Generation, proof: g.Assurance,
 		tokens: map[loginToken]string{}, recorded: map[loginToken]string{}, written: map[string]string{},
 	}
-	if k.files, err = s.makeFolder(g, loginsDir); err != nil {
-		return nil, fmt.Errorf("making the folder of the app's log-ins at PostgreSQL: %w", err)
+	if k.files, err = g.home.Folder(opener.Logins); err != nil {
+		return nil, err
 	}
 	g.logins = k
 	if err := k.turn(rows); err != nil {
@@ -141,8 +142,8 @@ func (k *logins) environment(rows []client.Login, others []string) []string {
 		name, _, _ := strings.Cut(v, "=")
 		has[name] = true
 	}
-	roots := filepath.Join(k.files.at, rootsFile)
-	env := []string{"PGPASSFILE=" + filepath.Join(k.files.at, passFile), "PGSSLMODE=verify-full", "PGSSLROOTCERT=" + roots}
+	roots := filepath.Join(k.files.At, rootsFile)
+	env := []string{"PGPASSFILE=" + filepath.Join(k.files.At, passFile), "PGSSLMODE=verify-full", "PGSSLROOTCERT=" + roots}
 	if name := "NODE_EXTRA_CA_CERTS"; !has[name] { // node-postgres does not look at PGSSLROOTCERT
 		env = append(env, name+"="+roots)
 	}
@@ -203,9 +204,9 @@ func (k *logins) write(name string, content []byte) error {
 	if old, there := k.written[name]; there && old == string(content) {
 		return nil
 	}
-	if err := k.files.write(name, content); err != nil {
+	if _, err := k.files.Write(name, content); err != nil {
 		delete(k.written, name)
-		return errors.Join(err, k.files.drop(name))
+		return errors.Join(err, k.files.Remove(name))
 	}
 	k.written[name] = string(content)
 	return nil

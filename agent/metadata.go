@@ -15,10 +15,8 @@ import (
 	"innate"
 	"innate/agent/endpoint"
 	"innate/agent/imds"
+	"innate/agent/opener"
 )
-
-// address is where every SDK looks for the metadata service.
-const address = "169.254.169.254"
 
 const (
 	firstReopen   = 50 * time.Millisecond
@@ -31,7 +29,6 @@ type metadata struct {
 	agent   *Agent
 	running sync.WaitGroup
 	bridges bridges
-	taking  sync.Mutex // held while the address is put on the agent's own namespace, or taken off it
 
 	mu       sync.Mutex
 	ctx      context.Context // of Agent.Run; nil when it is not running
@@ -41,13 +38,15 @@ type metadata struct {
 // An attachment is the metadata service of one VM.
 type attachment struct {
 	vm   innate.ResourceID
-	spot *spot
+	spot *opener.Spot
 	end  context.CancelFunc
 	over chan struct{} // closed when the listener is
 }
 
 func newMetadata(a *Agent) *metadata {
-	return &metadata{agent: a, attached: map[string]*attachment{}, bridges: bridges{all: map[bridgeKey]*bridge{}}}
+	m := &metadata{agent: a, attached: map[string]*attachment{}}
+	m.bridges = bridges{log: a.config.Log, running: &m.running, all: map[string]*bridge{}}
+	return m
 }
 
 func (m *metadata) open(ctx context.Context) {
@@ -78,7 +77,7 @@ func (m *metadata) list() []Met {
 	defer m.mu.Unlock()
 	all := []Met{}
 	for _, at := range m.attached {
-		all = append(all, Met{VM: at.vm, Place: at.spot.Place, Assurance: at.spot.assurance()})
+		all = append(all, Met{VM: at.vm, Place: at.spot.Place, Assurance: at.spot.Place.Assurance()})
 	}
 	slices.SortFunc(all, func(a, b Met) int { return strings.Compare(a.VM.Key(), b.VM.Key()) })
 	return all
@@ -87,28 +86,28 @@ func (m *metadata) list() []Met {
 // Attach serves the metadata service to a VM (name or id) at a place, until the
 // agent, the placement or the place itself ends, or Detach is called; a service
 // that the VM had before ends. It takes over ns, the open network namespace that
-// the place names; nil means the agent's own.
-//
-// The agent's own is refused unless Config.TakeOver says otherwise.
+// the place names; nil means the agent's own, which is refused unless
+// Config.TakeOver says otherwise.
 func (a *Agent) Attach(ctx context.Context, vm string, at Place, ns *os.File) error {
-	s, err := at.find(ns)
-	if err != nil {
+	if ns != nil {
+		defer ns.Close()
+	}
+	if err := at.Check(); err != nil {
 		return err
 	}
 	p, err := a.placed.named(ctx, typeVM, vm)
-	if err == nil {
-		err = a.suffices(p, at.assurance())
-	}
-	if err == nil && s.own && !a.config.TakeOver {
-		err = errors.New(withoutConsent)
-	}
 	if err != nil {
-		return errors.Join(err, s.close())
+		return err
+	}
+	s, err := opener.Find(ctx, a.opener, at, ns, string(p.Resource))
+	if err != nil {
+		return err
+	}
+	if err := a.suffices(p, s.Place.Assurance()); err != nil {
+		return errors.Join(err, s.Leave())
 	}
 	return a.metadata.attach(p.Resource, s)
 }
-
-const withoutConsent = "this is the network namespace of the host itself: the address 169.254.169.254 would be ours there, and a cloud's own metadata service would be hidden from the host; give the VM, or the VMs' devices, a namespace of their own, or start the agent with --take-over-imds"
 
 // Detach ends the metadata service of a VM and waits until it has.
 func (a *Agent) Detach(vm string) error {
@@ -129,14 +128,14 @@ func (a *Agent) Detach(vm string) error {
 }
 
 // attach opens the first listener, so that whoever asked hears why it cannot be, and keeps one open from there on.
-func (m *metadata) attach(vm innate.ResourceID, s *spot) (err error) {
+func (m *metadata) attach(vm innate.ResourceID, s *opener.Spot) (err error) {
 	a := m.agent
 	server, err := imds.New(imds.Config{
-		Tokens: a, Machine: a.describe(vm), Assurance: s.assurance(), Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
-		Interfaces: s.interfaces(), Voucher: (&voucher{agent: a, vm: vm}).certificate,
+		Tokens: a, Machine: a.describe(vm), Assurance: s.Place.Assurance(), Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
+		Interfaces: interfacesOf(s), Voucher: (&voucher{agent: a, vm: vm}).certificate,
 	})
 	if err != nil {
-		return errors.Join(err, s.close())
+		return errors.Join(err, s.Leave())
 	}
 	m.mu.Lock()
 	old := m.attached[vm.Key()]
@@ -145,20 +144,18 @@ func (m *metadata) attach(vm innate.ResourceID, s *spot) (err error) {
 		old.end()
 		<-old.over
 	}
-	m.taking.Lock()
-	defer m.taking.Unlock()
 	l, err := m.listen(s)
 	if err != nil {
-		return errors.Join(fmt.Errorf("opening %s:80 for %s: %w", address, vm.Name(), err), m.leave(s))
+		return errors.Join(fmt.Errorf("opening %s:80 for %s: %w", opener.Metadata, vm.Name(), err), s.Leave())
 	}
 	if err := m.begin(vm, s, server, l); err != nil {
-		return errors.Join(err, l.Close(), m.leave(s))
+		return errors.Join(err, l.Close(), s.Leave())
 	}
 	return nil
 }
 
 // begin serves a VM from here on, unless it is too late for that.
-func (m *metadata) begin(vm innate.ResourceID, s *spot, server *imds.Server, l endpoint.Listener) error {
+func (m *metadata) begin(vm innate.ResourceID, s *opener.Spot, server *imds.Server, l endpoint.Listener) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, placed := m.agent.placed.get(vm) // from here on, gone finds it
@@ -184,12 +181,10 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 		at.end()
 		<-watched
 		err := server.Close()
-		m.taking.Lock()
 		m.mu.Lock()
 		delete(m.attached, at.vm.Key())
 		m.mu.Unlock()
-		err = errors.Join(err, m.leave(at.spot))
-		m.taking.Unlock()
+		err = errors.Join(err, at.spot.Leave())
 		if err != nil {
 			log.Warn("closing a VM's metadata service", "err", err)
 		}
@@ -235,6 +230,21 @@ func finish(s *http.Server) {
 	defer cancel()
 	if s.Shutdown(ctx) != nil {
 		s.Close()
+	}
+}
+
+// interfacesOf reads the network interfaces of a VM; nil where nobody can say.
+func interfacesOf(s *opener.Spot) func() ([]imds.Interface, error) {
+	if !s.Sees {
+		return nil
+	}
+	return func() ([]imds.Interface, error) {
+		told, err := s.Interfaces()
+		all := make([]imds.Interface, 0, len(told))
+		for _, i := range told {
+			all = append(all, imds.Interface(i))
+		}
+		return all, err
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"innate"
+	"innate/agent/opener"
 	"innate/feed/client"
 )
 
@@ -33,7 +34,7 @@ type secrets struct {
 	app      innate.ResourceID
 	which    innate.Selector
 	proof    innate.Assurance
-	files    *folder
+	files    *opener.Folder
 	signal   syscall.Signal // 0: none
 	settings []string       // their names
 	found    []*found
@@ -46,7 +47,6 @@ type secrets struct {
 type found struct {
 	reference
 	settings []string
-	value    string
 }
 
 // resolve puts secrets in the place of references in an app's settings, and in
@@ -58,13 +58,13 @@ func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) 
 		return p.Settings, err
 	}
 	k := &secrets{
-		agent: a, app: g.App, which: innate.Selector{Resource: p.SecretsIdentity}, proof: g.place.proof, found: all,
+		agent: a, app: g.App, which: innate.Selector{Resource: p.SecretsIdentity}, proof: g.Assurance, found: all,
 	}
 	if k.signal, err = secretSignal(p.Settings); err != nil {
 		return nil, err
 	}
-	if k.files, err = s.makeFolder(g, secretsDir); err != nil {
-		return nil, fmt.Errorf("making the directory of the app's secrets: %w", err)
+	if k.files, err = g.home.Folder(opener.Secrets); err != nil {
+		return nil, err
 	}
 	g.secrets = k
 	ctx, cancel := context.WithTimeout(ctx, resolving)
@@ -77,16 +77,16 @@ func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) 
 			err = errors.New("the value has a NUL, which an environment cannot hold")
 		}
 		if err == nil {
-			err = k.keep(f, value)
+			_, err = k.keep(f, value)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("setting %s, %s: %w", strings.Join(f.settings, ", "), f, err)
 		}
 		for _, name := range f.settings {
-			settings[name] = f.value
+			settings[name] = value
 		}
 	}
-	settings[secretsDirVariable] = k.files.at
+	settings[secretsDirVariable] = k.files.At
 	return settings, nil
 }
 
@@ -151,15 +151,17 @@ func (k *secrets) read(ctx context.Context, f *found) (string, error) {
 	return k.agent.vaults.secret(ctx, f.reference, token)
 }
 
-// keep writes the value into the files of a secret's settings.
-func (k *secrets) keep(f *found, value string) error {
+// keep writes the value into the files of a secret's settings; changed says
+// whether there is a difference.
+func (k *secrets) keep(f *found, value string) (changed bool, err error) {
 	for _, name := range f.settings {
-		if err := k.files.write(name, []byte(value)); err != nil {
-			return fmt.Errorf("writing its file: %w", err)
+		differs, err := k.files.Write(name, []byte(value))
+		if err != nil {
+			return changed, fmt.Errorf("writing its file: %w", err)
 		}
+		changed = changed || differs
 	}
-	f.value = value
-	return nil
+	return changed, nil
 }
 
 // close stops what follows the vaults.

@@ -87,10 +87,11 @@ func (k *secrets) renew(ctx context.Context, g *Generation, f *found, log *slog.
 		log.Warn("a secret changed and cannot be read now; its file stays as it is", "err", err)
 		return nil
 	}
-	if err != nil || value == f.value {
+	if err != nil {
 		return err
 	}
-	if err := k.keep(f, value); err != nil {
+	changed, err := k.keep(f, value)
+	if err != nil || !changed {
 		return err
 	}
 	log.Info("a secret changed: its file has the new value", "settings", f.settings)

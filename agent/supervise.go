@@ -119,7 +119,7 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 	if err != nil {
 		return nil, err
 	}
-	if err := r.check(); err != nil {
+	if err := r.check(a.host().facts.Root()); err != nil {
 		return nil, err
 	}
 	ev := a.appEvent("run-app", p, by)
@@ -128,11 +128,10 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 	if refused == nil {
 		refused = a.suffices(p, ev.Assurance)
 	}
-	var user *account
 	if r.User != "" {
 		ev.Detail["user"] = r.User
 		if refused == nil {
-			user, refused = a.lendsUser(r.User, by, ev.Assurance)
+			refused = a.lendsUser(r.User, by, ev.Assurance)
 		}
 	}
 	if err := a.decide(ctx, ev, refused); err != nil {
@@ -142,7 +141,7 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 		App: p.Resource, apps: a.apps, restart: r.Restart, check: r.Check, close: giveBack,
 		program: program{
 			args: r.Args, dir: r.Dir, env: r.Env, stdin: r.Stdin, stdout: r.Stdout, stderr: r.Stderr,
-			shape: shapeOf(p, r), isolate: r.Isolate, user: user,
+			shape: shapeOf(p, r), isolate: r.Isolate, user: r.User,
 		},
 		orders: make(chan rotation), exited: make(chan struct{}), over: make(chan struct{}),
 	}
@@ -165,13 +164,13 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 	return i, nil
 }
 
-func (r RunRequest) check() error {
+func (r RunRequest) check(root bool) error {
 	switch {
 	case len(r.Args) == 0:
 		return errors.New("nothing to start: no program was given")
 	case !slices.Contains([]Restart{"", RestartNo, RestartOnFailure, RestartAlways}, r.Restart):
 		return fmt.Errorf("restart %q: want no, on-failure or always", r.Restart)
-	case r.Isolate && os.Getuid() != 0:
+	case r.Isolate && !root:
 		return errors.New("a network namespace of its own: only an agent that is root can make one")
 	}
 	return nil

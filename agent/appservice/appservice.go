@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"innate"
@@ -50,11 +49,17 @@ type Generation struct {
 	Number int
 	UID    uint32 // never 0: a vanished socket would report that
 	Cgroup uint64 // 0 where the agent may not make cgroups: then the proof is the uid's or the secret's
-	// Procs is the cgroup's directory, where the kernel names no cgroup of a
-	// socket: callers are then proved by which processes hold it (caller.HeldIn).
-	Procs string
+	// Held is set where the kernel names no cgroup of a socket: callers are then
+	// proved by which processes hold it (caller.HeldIn).
+	Held func(caller.Facts) error
 	// Proof is the assurance reached when every check passes; netns when the listener is in a namespace that is the app's alone.
 	Proof innate.Assurance
+}
+
+// A Folder has files that only the app may read; opener.Folder is one.
+type Folder interface {
+	Write(name string, content []byte) (changed bool, err error)
+	Remove(name string) error
 }
 
 // Config says what an endpoint needs. Log and Now may be nil.
@@ -63,7 +68,7 @@ type Config struct {
 	Shape      Shape            // empty means AppService
 	Listener   *net.TCPListener // 127.0.0.1:0, by caller.Listen
 	Secret     string           // 256 bits; kept as its SHA-256 only; Arc has none
-	Challenges string           // Arc: a directory to make, which the app sees as ChallengeDir; ends with Run
+	Challenges Folder           // Arc: empty; the app sees it as ChallengeDir
 	Client     innate.ClientID  // AzureML: of the identity that a program means that names none; may be empty
 	Attestor   Attestor         // nil only where nothing more than the secret is proved
 	Tokens     Tokens
@@ -128,7 +133,7 @@ func New(c Config) (*Endpoint, error) {
 	case ServiceFabric:
 		e.certificate, err = newCertificate(c.Now())
 	case Arc:
-		e.challenges, err = newChallenges(c.Challenges, c.Generation.UID, c.Now)
+		e.challenges = newChallenges(c.Challenges, c.Now)
 		e.secret = e.challenges
 	}
 	if err != nil {
@@ -149,8 +154,8 @@ func (c Config) check() error {
 		return errors.New("Listener is missing")
 	case c.Shape.dialect() == nil:
 		return fmt.Errorf("there is no shape %q: want %s, %s, %s or %s", c.Shape, AppService, ServiceFabric, AzureML, Arc)
-	case c.Shape == Arc && !filepath.IsAbs(c.Challenges):
-		return fmt.Errorf("Challenges is %q: want the path of a directory", c.Challenges)
+	case c.Shape == Arc && c.Challenges == nil:
+		return errors.New("Challenges is missing")
 	case c.Shape != Arc && (len(c.Secret) < minSecret || len(c.Secret) > 128): // SDKs keep it in a header
 		return fmt.Errorf("Secret has %d characters: want %d to 128", len(c.Secret), minSecret)
 	case c.Tokens == nil:
@@ -188,7 +193,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	}
 	err = errors.Join(err, server.Close(), e.ledger.Close())
 	if e.challenges != nil {
-		err = errors.Join(err, e.challenges.close())
+		e.challenges.close()
 	}
 	return err
 }

@@ -3,11 +3,9 @@ package appservice
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -29,32 +27,21 @@ const (
 // the app may read, good for one request (host-attestation §7). The files' names
 // are in no listing: the directory can be entered, not read.
 type challenges struct {
-	dir string
-	uid uint32
-	now func() time.Time
+	folder Folder
+	now    func() time.Time
 
 	mu   sync.Mutex
 	open map[[sha256.Size]byte]*challenge // by the SHA-256 of the secret; nil once closed
 }
 
 type challenge struct {
-	path   string
+	name   string
 	until  time.Time
 	remove *time.Timer
 }
 
-func newChallenges(dir string, uid uint32, now func() time.Time) (*challenges, error) {
-	// What an agent that was killed left there has lost its meaning.
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(dir, 0o711); err != nil {
-		return nil, err
-	}
-	return &challenges{dir: dir, uid: uid, now: now, open: map[[sha256.Size]byte]*challenge{}}, os.Chmod(dir, 0o711)
+func newChallenges(folder Folder, now func() time.Time) *challenges {
+	return &challenges{folder: folder, now: now, open: map[[sha256.Size]byte]*challenge{}}
 }
 
 // issue writes a new secret and returns the file's name as the app sees it.
@@ -72,15 +59,13 @@ func (s *challenges) issue() (string, error) {
 	if len(s.open) >= mostChallenges {
 		return "", &innate.Refusal{Status: http.StatusTooManyRequests, Text: fmt.Sprintf("%d files are waiting to be read: read them", mostChallenges)}
 	}
-	name, secret := rand.Text()+".key", rand.Text()+rand.Text() // 128 bits each
-	path := filepath.Join(s.dir, name)
-	if err := writeSecret(path, secret, s.uid); err != nil {
-		os.Remove(path)
+	name, secret := rand.Text()+".key", rand.Text()+rand.Text()     // 128 bits each
+	if _, err := s.folder.Write(name, []byte(secret)); err != nil { // clients send it as it is: there is no line end
 		return "", fmt.Errorf("writing a challenge: %w", err)
 	}
 	sum := sha256.Sum256([]byte(secret))
 	s.open[sum] = &challenge{
-		path: path, until: s.now().Add(challengeLife),
+		name: name, until: s.now().Add(challengeLife),
 		remove: time.AfterFunc(challengeLife, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -88,20 +73,6 @@ func (s *challenges) issue() (string, error) {
 		}),
 	}
 	return filepath.Join(ChallengeDir, name), nil
-}
-
-// writeSecret makes a file that one uid may read and nobody may write. Clients
-// send its content as it is, so there is no line end.
-func writeSecret(path, secret string, uid uint32) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(secret)
-	if err == nil && uid != uint32(os.Getuid()) {
-		err = f.Chown(int(uid), int(uid))
-	}
-	return errors.Join(err, f.Close())
 }
 
 // knows reports whether "Basic SECRET" has the secret of an open challenge, and
@@ -133,16 +104,15 @@ func (s *challenges) drop(sum [sha256.Size]byte) {
 	}
 	delete(s.open, sum)
 	c.remove.Stop()
-	os.Remove(c.path) // close removes what is left
+	s.folder.Remove(c.name) // what is left goes with the generation
 }
 
-// close ends every challenge and removes the directory.
-func (s *challenges) close() error {
+// close ends every challenge.
+func (s *challenges) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for sum := range s.open {
 		s.drop(sum)
 	}
 	s.open = nil
-	return os.RemoveAll(s.dir)
 }

@@ -91,7 +91,7 @@ func (e *Endpoint) meet(c *net.TCPConn) *peer {
 	switch g := e.generation; {
 	case facts.UID != g.UID:
 		p.stranger = fmt.Errorf("%w: uid %d, the app is uid %d", caller.ErrUID, facts.UID, g.UID)
-	case g.Procs != "" && facts.Cgroup == 0:
+	case g.Held != nil && facts.Cgroup == 0:
 		p.search = true
 	case g.Cgroup != 0 && facts.Cgroup != g.Cgroup:
 		p.stranger = fmt.Errorf("%w: cgroup %d, the app is in cgroup %d", caller.ErrUnknownCgroup, facts.Cgroup, g.Cgroup)
@@ -105,7 +105,7 @@ func (e *Endpoint) meet(c *net.TCPConn) *peer {
 func (p *peer) proved(g Generation) bool {
 	if p.search {
 		p.search = false
-		if p.stranger = caller.HeldIn(g.Procs, p.facts); p.stranger == nil {
+		if p.stranger = g.Held(p.facts); p.stranger == nil {
 			p.facts.Cgroup = g.Cgroup // for the record
 		}
 	}

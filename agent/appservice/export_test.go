@@ -4,4 +4,4 @@ package appservice
 var NewChallenges = newChallenges
 
 func (s *challenges) Issue() (string, error) { return s.issue() }
-func (s *challenges) Close() error           { return s.close() }
+func (s *challenges) Close()                 { s.close() }

@@ -9,6 +9,7 @@ import (
 
 	"innate"
 	"innate/agent/appservice"
+	"innate/agent/caller"
 	"innate/agent/launch"
 )
 
@@ -42,7 +43,7 @@ func TestOnAnOldKernelTheRightSecretFromAnotherCgroupIsRefusedToo(t *testing.T) 
 	diag.IgnoreCgroups = true
 	e := start(t, appservice.Config{
 		Attestor:   diag,
-		Generation: appservice.Generation{UID: uid, Cgroup: own.ID, Procs: own.Path(), Proof: innate.CgroupUID},
+		Generation: appservice.Generation{UID: uid, Cgroup: own.ID, Held: func(f caller.Facts) error { return caller.HeldIn(own.Path(), f) }, Proof: innate.CgroupUID},
 	})
 	for _, test := range []struct {
 		who    string
@@ -96,7 +97,7 @@ func TestOnAnOldKernelOnlyTheAppItselfGetsAChallenge(t *testing.T) {
 			who := &turncoat{Diag: newDiag(t)}
 			who.IgnoreCgroups = true
 			who.uid.Store(uid)
-			a := startArc(t, appservice.Config{Attestor: who, Generation: appservice.Generation{UID: uid, Cgroup: 1, Procs: procs, Proof: innate.CgroupUID}})
+			a := startArc(t, appservice.Config{Attestor: who, Generation: appservice.Generation{UID: uid, Cgroup: 1, Held: func(f caller.Facts) error { return caller.HeldIn(procs, f) }, Proof: innate.CgroupUID}})
 			resp := a.get(t, "")
 			if given := resp.Header.Get("Www-Authenticate") != ""; resp.StatusCode != 401 || given != c.given {
 				t.Errorf("got %d, Www-Authenticate %q; want 401 and a challenge: %v", resp.StatusCode, resp.Header.Get("Www-Authenticate"), c.given)

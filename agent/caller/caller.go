@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync/atomic"
 
@@ -58,11 +59,44 @@ const maxSockets = 4
 func NewDiag() (*Diag, error) {
 	d := new(Diag)
 	for range min(maxSockets, runtime.GOMAXPROCS(0)) {
-		s, err := openSocket()
+		fd, err := openSocket()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("opening a sock_diag socket: %w", err), d.Close())
 		}
-		d.sockets = append(d.sockets, s)
+		d.sockets = append(d.sockets, &socket{fd: fd})
+	}
+	return d, nil
+}
+
+// DiagFiles opens what NewDiag does, for another process, which has DiagOf.
+func DiagFiles() ([]*os.File, error) {
+	var files []*os.File
+	for range min(maxSockets, runtime.GOMAXPROCS(0)) {
+		fd, err := openSocket()
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, fmt.Errorf("opening a sock_diag socket: %w", err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), "sock_diag"))
+	}
+	return files, nil
+}
+
+// DiagOf asks by netlink sockets that DiagFiles opened, and takes them over.
+func DiagOf(files []*os.File) (*Diag, error) {
+	d := new(Diag)
+	for _, f := range files {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0) // they block, all the same
+		f.Close()
+		if err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+		d.sockets = append(d.sockets, &socket{fd: fd})
+	}
+	if len(d.sockets) == 0 {
+		return nil, errors.New("no sock_diag socket came")
 	}
 	return d, nil
 }

@@ -21,10 +21,10 @@ type socket struct {
 	buffer [8192]byte
 }
 
-func openSocket() (*socket, error) {
+func openSocket() (int, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	timeout := unix.NsecToTimeval(patience.Nanoseconds())
 	err = errors.Join(
@@ -33,9 +33,9 @@ func openSocket() (*socket, error) {
 	)
 	if err != nil {
 		unix.Close(fd)
-		return nil, err
+		return -1, err
 	}
-	return &socket{fd: fd}, nil
+	return fd, nil
 }
 
 func (s *socket) close() error {

@@ -49,7 +49,11 @@ type Spec struct {
 type Process struct {
 	PID int
 
-	cmd  *exec.Cmd
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it has, and:
+	code  int
+	err   error
+
 	mu   sync.Mutex // orders Signal before the pid is free for others
 	over bool
 }
@@ -124,7 +128,7 @@ func start(spec Spec, orders orders) (*Process, error) {
 		}
 		return nil, err
 	}
-	p := &Process{PID: cmd.Process.Pid, cmd: cmd}
+	p := &Process{PID: cmd.Process.Pid, cmd: cmd, ended: make(chan struct{})}
 	specR.Close() // so that a stub that is gone is an error here, not a wait
 	reportW.Close()
 	if err := p.become(orders, specW, reportR); err != nil {
@@ -132,6 +136,10 @@ func start(spec Spec, orders orders) (*Process, error) {
 		cmd.Wait()
 		return nil, err
 	}
+	go func() {
+		defer close(p.ended)
+		p.code, p.err = p.await()
+	}()
 	return p, nil
 }
 
@@ -249,8 +257,17 @@ func (p *Process) SignalFirst(sig syscall.Signal) error {
 	return unix.Kill(p.PID, sig)
 }
 
+// Ended is closed when it has ended.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
 // Wait waits for the end and returns the exit code as a shell counts it (128+signal).
 func (p *Process) Wait() (int, error) {
+	<-p.ended
+	return p.code, p.err
+}
+
+// await is Wait, once.
+func (p *Process) await() (int, error) {
 	// Without reaping, so that the pid is still the process's own while Signal may use it.
 	for {
 		err := unix.Waitid(unix.P_PID, p.PID, nil, unix.WEXITED|unix.WNOWAIT, nil)

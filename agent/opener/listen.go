@@ -1,4 +1,4 @@
-package agent
+package opener
 
 import (
 	"context"
@@ -32,7 +32,7 @@ func takeAddress() error {
 	})
 }
 
-// giveBack takes the address off the agent's own namespace, where it may be a
+// giveBack takes the address off our own namespace, where it may be a
 // cloud's. Another's namespace keeps it: there, what nobody answers is refused
 // at once, and never leaves for whoever owns the address outside.
 func giveBack() error {
@@ -51,7 +51,7 @@ func withLoopback(fn func(*netlink.Handle, netlink.Link, *netlink.Addr) error) e
 		return err
 	}
 	return fn(h, lo, &netlink.Addr{
-		IPNet: &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)},
+		IPNet: &net.IPNet{IP: net.ParseIP(Metadata).To4(), Mask: net.CIDRMask(32, 32)},
 		Scope: int(netlink.SCOPE_HOST),
 	})
 }
@@ -72,12 +72,12 @@ func listenOn(device, hops int) (*net.TCPListener, error) {
 		})
 		return errors.Join(ctl, err)
 	}
-	l, err := lc.Listen(context.Background(), "tcp4", address+":80")
+	l, err := lc.Listen(context.Background(), "tcp4", Metadata+":80")
 	if err != nil {
 		return nil, err
 	}
 	if device != 0 {
-		if err := liveFor(l.(*net.TCPListener), hops); err != nil {
+		if err := LiveFor(l.(*net.TCPListener), hops); err != nil {
 			l.Close()
 			return nil, err
 		}
@@ -85,9 +85,9 @@ func listenOn(device, hops int) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// liveFor sets how many hops what a socket sends lives, 0 means 1; accepted
+// LiveFor sets how many hops what a socket sends lives, 0 means 1; accepted
 // sockets take it over from their listener.
-func liveFor(c syscall.Conn, hops int) error {
+func LiveFor(c syscall.Conn, hops int) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err

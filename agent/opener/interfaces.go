@@ -1,4 +1,4 @@
-package agent
+package opener
 
 import (
 	"errors"
@@ -11,14 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"innate/agent/caller"
-	"innate/agent/imds"
 )
+
+// An Interface is a network interface of a VM (imds.Interface).
+type Interface struct {
+	MAC  net.HardwareAddr
+	IPv4 []netip.Prefix // address and length of its subnet
+	IPv6 []netip.Addr
+}
 
 // interfaces returns what reads the network interfaces of the VM; nil where
 // nobody can say. Behind a device or a port of a bridge we cannot look: of a port
 // it was said who is there, and an address of which no more is known is a subnet
 // of its own.
-func (s *spot) interfaces() func() ([]imds.Interface, error) {
+func (s *spot) interfaces() func() ([]Interface, error) {
 	switch {
 	case s.links != nil:
 		return s.links.read
@@ -26,11 +32,11 @@ func (s *spot) interfaces() func() ([]imds.Interface, error) {
 		return nil
 	}
 	mac, _ := net.ParseMAC(s.MAC) // which find has checked
-	said := imds.Interface{MAC: mac}
+	said := Interface{MAC: mac}
 	for _, a := range s.Addresses {
 		said.IPv4 = append(said.IPv4, netip.PrefixFrom(a, a.BitLen()))
 	}
-	return func() ([]imds.Interface, error) { return []imds.Interface{said}, nil }
+	return func() ([]Interface, error) { return []Interface{said}, nil }
 }
 
 // links reads the network interfaces of one namespace, over a netlink socket
@@ -60,7 +66,7 @@ func (l *links) close() {
 
 // read returns the interfaces that have a MAC address, with the addresses by
 // which others can reach them, in order of index.
-func (l *links) read() ([]imds.Interface, error) {
+func (l *links) read() ([]Interface, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.handle == nil {
@@ -70,7 +76,7 @@ func (l *links) read() ([]imds.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []imds.Interface
+	var found []Interface
 	for _, link := range all {
 		if len(link.Attrs().HardwareAddr) != 6 || link.Attrs().Flags&unix.IFF_LOOPBACK != 0 {
 			continue
@@ -79,7 +85,7 @@ func (l *links) read() ([]imds.Interface, error) {
 		if err != nil {
 			return nil, err
 		}
-		i := imds.Interface{MAC: link.Attrs().HardwareAddr}
+		i := Interface{MAC: link.Attrs().HardwareAddr}
 		for _, a := range addresses {
 			ip, ok := netip.AddrFromSlice(a.IP)
 			bits, _ := a.Mask.Size()

@@ -1,4 +1,4 @@
-package agent
+package opener
 
 import (
 	"bufio"
@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type uids struct {
 }
 
 const (
+	uidsFile   = "uids.json" // in Config.Records
 	mostUIDs   = 100_000_000 // bounds the range above the base
 	highestUID = 1<<31 - 2   // above it, some programs see negative numbers
 	systemUIDs = 1000        // and below are the system's own
@@ -130,7 +132,7 @@ func (u *uids) of(app innate.ResourceID) (uint32, error) {
 	u.app[app.Key()] = next
 	b, err := json.MarshalIndent(u.app, "", "  ")
 	if err == nil {
-		err = replace(u.path, b)
+		err = replaceFile(u.path, b)
 	}
 	if err != nil {
 		delete(u.app, app.Key())
@@ -143,4 +145,25 @@ func (u *uids) of(app innate.ResourceID) (uint32, error) {
 func isUser(uid uint32) bool {
 	_, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
 	return err == nil
+}
+
+// replaceFile writes a file, mode 0600, so that after a crash it is the old one or the new one, whole.
+func replaceFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename there is none
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -1,7 +1,8 @@
-package agent
+package opener
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -38,7 +39,7 @@ func (b *bridge) rules() string {
 		fmt.Fprintf(&s, "iif %d goto port_%d\n", p.device, p.device)
 	}
 	fmt.Fprintf(&s, "ether saddr { %s } drop\n", strings.Join(macs, ", "))
-	fmt.Fprintf(&s, "arp saddr ip %s drop\nip saddr %s drop\nip daddr %s meta mark set 0\n}\n}\n", address, address, address)
+	fmt.Fprintf(&s, "arp saddr ip %s drop\nip saddr %s drop\nip daddr %s meta mark set 0\n}\n}\n", Metadata, Metadata, Metadata)
 
 	// The bridge's own ARP, by which the answers find their way: by the bridge, so
 	// that other bridges may have the same addresses.
@@ -62,15 +63,7 @@ ip saddr != { 0.0.0.0, %s } drop
 ether type arp meta mark set %#x
 ip daddr %s meta mark set %#x
 }
-`, p.device, p.MAC, p.MAC, p.addresses(), p.addresses(), p.mark, address, p.mark)
-}
-
-func (p *port) addresses() string {
-	var all []string
-	for _, a := range p.Addresses {
-		all = append(all, a.String())
-	}
-	return strings.Join(all, ", ")
+`, p.device, p.MAC, p.MAC, p.addresses(), p.addresses(), p.mark, Metadata, p.mark)
 }
 
 // applyRules has nft replace the rules of the thread's namespace, all at once.
@@ -87,4 +80,14 @@ func applyRules(rules string) error {
 		return fmt.Errorf("writing the rules for the ports of a bridge: nft: %w: %s", err, strings.TrimSpace(said.String()))
 	}
 	return nil
+}
+
+// nft is the program that puts rules at the ports of a bridge.
+func nft() (string, error) {
+	for _, name := range []string{"nft", "/usr/sbin/nft"} { // a service's PATH may lack the folder
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("there is no nft here: install the package nftables")
 }

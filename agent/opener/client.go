@@ -1,0 +1,342 @@
+package opener
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+
+	"innate"
+	"innate/agent/caller"
+)
+
+// What a worker holds of what was opened for it. Each method is one order.
+
+// ReadFacts asks what an opener found out.
+func ReadFacts(by Opener) (Facts, error) {
+	a, _, err := by.Do(context.Background(), Order{Op: "facts"})
+	if err != nil {
+		return Facts{}, err
+	}
+	if a.Facts == nil {
+		return Facts{}, errors.New("the opener did not say what it found out")
+	}
+	return *a.Facts, nil
+}
+
+// Root reports whether the opener can start programs under other uids.
+func (f Facts) Root() bool { return f.UID == 0 }
+
+// ProbeSearch says why Held cannot stand in where the kernel names no cgroup of a socket.
+func ProbeSearch(by Opener) error {
+	_, _, err := by.Do(context.Background(), Order{Op: "search"})
+	return err
+}
+
+// Control is the agent's socket.
+func Control(by Opener) (*net.UnixListener, error) {
+	_, files, err := by.Do(context.Background(), Order{Op: "control"})
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(files)
+	if len(files) != 1 {
+		return nil, errors.New("the opener sent no socket")
+	}
+	l, err := net.FileListener(files[0])
+	if err != nil {
+		return nil, err
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, errors.New("what the opener sent is no unix socket")
+	}
+	return u, nil
+}
+
+// Lends says why apps may not run under a user of the host.
+func Lends(by Opener, user string) error {
+	_, _, err := by.Do(context.Background(), Order{Op: "lends", User: user})
+	return err
+}
+
+// A Home is where one generation lives and is heard.
+type Home struct {
+	Told
+	Listener *net.TCPListener // of its endpoint
+
+	by Opener
+}
+
+// A Want is what a home is to be.
+type Want struct {
+	App     innate.ResourceID
+	Number  int    // of the generation
+	Isolate bool   // in a network namespace of its own
+	User    string // of the host, under whom its programs run; empty: the app's own uid
+}
+
+// Make makes the home of a generation.
+func Make(ctx context.Context, by Opener, w Want) (*Home, error) {
+	a, files, err := by.Do(ctx, Order{Op: "make", App: w.App, Number: w.Number, Isolate: w.Isolate, User: w.User})
+	if err != nil {
+		return nil, err
+	}
+	if a.Home == nil {
+		closeAll(files)
+		return nil, errors.New("the opener did not say what it made")
+	}
+	h := &Home{Told: *a.Home, by: by}
+	if h.Listener, err = listener(files); err != nil {
+		return nil, errors.Join(err, h.Remove())
+	}
+	return h, nil
+}
+
+// listener makes one of the file that came, and closes the file.
+func listener(files []*os.File) (*net.TCPListener, error) {
+	defer closeAll(files)
+	if len(files) != 1 {
+		return nil, errors.New("the opener sent no listener")
+	}
+	l, err := net.FileListener(files[0])
+	if err != nil {
+		return nil, err
+	}
+	t, ok := l.(*net.TCPListener)
+	if !ok {
+		l.Close()
+		return nil, errors.New("what the opener sent is no TCP listener")
+	}
+	return t, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+func (h *Home) do(ctx context.Context, o Order, files ...*os.File) (Answer, []*os.File, error) {
+	o.Home = h.ID
+	return h.by.Do(ctx, o, files...)
+}
+
+// tell is do without an answer.
+func (h *Home) tell(o Order) error {
+	_, _, err := h.do(context.Background(), o)
+	return err
+}
+
+// Folder makes one of the folders, empty.
+func (h *Home) Folder(kind string) (*Folder, error) {
+	a, _, err := h.do(context.Background(), Order{Op: "folder", Folder: kind})
+	return &Folder{At: a.Path, home: h, kind: kind}, err
+}
+
+// A Folder has files that the app may read and nobody but the opener write.
+type Folder struct {
+	At string // where the app sees it
+
+	home *Home
+	kind string
+}
+
+// Write puts a file in the place of the old one, whole; changed says whether there is a difference.
+func (f *Folder) Write(name string, content []byte) (changed bool, err error) {
+	a, _, err := f.home.do(context.Background(), Order{Op: "write", Folder: f.kind, Name: name, Content: content})
+	return a.Changed, err
+}
+
+// Remove takes a file away; it may be gone.
+func (f *Folder) Remove(name string) error {
+	return f.home.tell(Order{Op: "unlink", Folder: f.kind, Name: name})
+}
+
+// Diag opens what sees the callers in the home's own network namespace.
+func (h *Home) Diag() (*caller.Diag, error) {
+	_, files, err := h.do(context.Background(), Order{Op: "diag"})
+	if err != nil {
+		return nil, err
+	}
+	return caller.DiagOf(files)
+}
+
+// Held is caller.HeldIn for the home's cgroup.
+func (h *Home) Held(f caller.Facts) error { return h.tell(Order{Op: "held", Caller: &f}) }
+
+// Dial connects to a port of the home, where a program of it is to serve.
+func (h *Home) Dial(ctx context.Context, port int) (*net.TCPConn, error) {
+	_, files, err := h.do(ctx, Order{Op: "dial", Port: port})
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(files)
+	if len(files) != 1 {
+		return nil, errors.New("the opener sent no connection")
+	}
+	c, err := net.FileConn(files[0])
+	if err != nil {
+		return nil, err
+	}
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		c.Close()
+		return nil, errors.New("what the opener sent is no TCP connection")
+	}
+	return t, nil
+}
+
+// FreePort finds a port of the home that nobody has.
+func (h *Home) FreePort() (int, error) {
+	a, _, err := h.do(context.Background(), Order{Op: "port"})
+	return a.Port, err
+}
+
+// Empty is closed when the last process has ended; ask after Start.
+func (h *Home) Empty() <-chan struct{} {
+	empty := make(chan struct{})
+	go func() {
+		defer close(empty)
+		h.tell(Order{Op: "empty"}) // without an opener there is nothing left
+	}()
+	return empty
+}
+
+// Signal sends a signal to every process of the home.
+func (h *Home) Signal(sig syscall.Signal) error {
+	return h.tell(Order{Op: "signal", Signal: sig, To: toAll})
+}
+
+// Kill ends every process of the home.
+func (h *Home) Kill() error { return h.tell(Order{Op: "kill"}) }
+
+// Members counts the processes; without a cgroup that is not known.
+func (h *Home) Members() int {
+	a, _, err := h.do(context.Background(), Order{Op: "members"})
+	if err != nil {
+		return 0
+	}
+	return a.Count
+}
+
+// Remove takes the home away, when its processes are gone.
+func (h *Home) Remove() error {
+	if h.Listener != nil {
+		h.Listener.Close() // the endpoint has, if there was one
+	}
+	return h.tell(Order{Op: "remove"})
+}
+
+// Start starts a program in the home; files are its standard input, output and
+// error, nil is /dev/null.
+func (h *Home) Start(p Program, files [3]*os.File) (*Process, error) {
+	var send []*os.File
+	for i, f := range files {
+		if p.Files[i] = f != nil; f != nil {
+			send = append(send, f)
+		}
+	}
+	a, _, err := h.do(context.Background(), Order{Op: "start", Program: &p}, send...)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{PID: a.PID, home: h}, nil
+}
+
+// Environ is the environment that the first process was started with. The error
+// is os.ErrProcessDone when it has ended.
+func (h *Home) Environ() ([]string, error) {
+	a, _, err := h.do(context.Background(), Order{Op: "environ"})
+	return a.Env, err
+}
+
+// A Process is a program that was started in a home.
+type Process struct {
+	PID int
+
+	home *Home
+}
+
+// Wait waits for the end and returns the exit code as a shell counts it. It is called once.
+func (p *Process) Wait() (int, error) {
+	a, _, err := p.home.do(context.Background(), Order{Op: "wait", PID: p.PID})
+	return a.Status, err
+}
+
+// Signal sends a signal to the process and what it started in its process group.
+func (p *Process) Signal(sig syscall.Signal) error {
+	return p.home.tell(Order{Op: "signal", PID: p.PID, Signal: sig, To: toGroup})
+}
+
+// SignalFirst sends a signal to the process alone: what it started may not expect it.
+func (p *Process) SignalFirst(sig syscall.Signal) error {
+	return p.home.tell(Order{Op: "signal", PID: p.PID, Signal: sig, To: toProcess})
+}
+
+// A Spot is where a VM is met.
+type Spot struct {
+	Found
+
+	by Opener
+}
+
+// Find finds the spot of a place. ns is the open network namespace that the place
+// names, nil our own; it stays the caller's.
+func Find(ctx context.Context, by Opener, p Place, ns *os.File, note string) (*Spot, error) {
+	var files []*os.File
+	if ns != nil {
+		files = []*os.File{ns}
+	}
+	a, _, err := by.Do(ctx, Order{Op: "find", Place: &p, Content: []byte(note)}, files...)
+	if err != nil {
+		return nil, err
+	}
+	if a.Spot == nil {
+		return nil, errors.New("the opener did not say what it found")
+	}
+	return &Spot{Found: *a.Spot, by: by}, nil
+}
+
+func (s *Spot) do(o Order) (Answer, []*os.File, error) {
+	o.Spot = s.ID
+	return s.by.Do(context.Background(), o)
+}
+
+// A Bridged says of a listener that it is that of a bridge, for the VMs at its ports.
+type Bridged struct {
+	Bridge string // empty: the listener is the VM's alone
+	Mark   uint32 // of connections that came in by the VM's port
+}
+
+// Listen opens the metadata address for callers who come in by the spot's own
+// device: the loopback of a namespace, so that a container routed through it is
+// none of them, the VM's, or the bridge that it is at.
+func (s *Spot) Listen() (*net.TCPListener, Bridged, error) {
+	a, files, err := s.do(Order{Op: "listen"})
+	if err != nil {
+		return nil, Bridged{}, err
+	}
+	l, err := listener(files)
+	return l, Bridged{a.Bridge, a.Mark}, err
+}
+
+// Over says why nobody can be met there any more; nil while the VM may live.
+func (s *Spot) Over() error {
+	_, _, err := s.do(Order{Op: "over"})
+	return err
+}
+
+// Interfaces reads the network interfaces of the VM, where Sees.
+func (s *Spot) Interfaces() ([]Interface, error) {
+	a, _, err := s.do(Order{Op: "interfaces"})
+	return a.Interfaces, err
+}
+
+// Leave closes the spot, when its listener is closed.
+func (s *Spot) Leave() error {
+	_, _, err := s.do(Order{Op: "leave"})
+	return err
+}
