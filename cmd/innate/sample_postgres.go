@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+)
+
+// samplePostgres is a program that logs in at a PostgreSQL server by pgx and
+// executes the statements that it is given, one a line: it prints the first row
+// of each, or why there is none.
+func (s *session) samplePostgres(credential func() (azcore.TokenCredential, error)) *cobra.Command {
+	var pooled bool
+	var audience string
+	var connects int
+	cmd := &cobra.Command{
+		Use: "postgres [CONNECTION]", Short: "Log in at a PostgreSQL server and execute what standard input says", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, connection := cmd.Context(), strings.Join(args, "")
+			password := func(context.Context, *pgx.ConnConfig) error { return nil } // pgx has read PGPASSFILE
+			if audience != "" {
+				cred, err := credential()
+				if err != nil {
+					return err
+				}
+				password = func(ctx context.Context, c *pgx.ConnConfig) error { return tokenAsPassword(ctx, cred, audience, c) }
+			}
+			if connects > 0 {
+				return s.connectOften(ctx, connection, password, connects)
+			}
+			if pooled {
+				pool, err := openPool(ctx, connection)
+				if err != nil {
+					return err
+				}
+				defer pool.Close()
+				return s.execute(ctx, pool)
+			}
+			conn, err := connectBy(ctx, connection, password)
+			if err != nil {
+				return err
+			}
+			defer conn.Close(ctx)
+			return s.execute(ctx, conn)
+		},
+	}
+	cmd.Flags().BoolVar(&pooled, "pool", false, "by a pool of connections")
+	cmd.Flags().StringVar(&audience, "token", "", "get a token for this `audience` with azidentity and pass it as the password")
+	cmd.Flags().IntVar(&connects, "connects", 0, "only log in so many times, one after the other, and count the failures")
+	return cmd
+}
+
+// openPool opens a pool that reads the password file at each connect: by itself
+// it does so once.
+func openPool(ctx context.Context, connection string) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(connection)
+	if err != nil {
+		return nil, err
+	}
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		fresh, err := pgx.ParseConfig(connection)
+		if err == nil {
+			c.Password = fresh.Password
+		}
+		return err
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// tokenAsPassword is how a program logs in that gets its tokens by itself.
+func tokenAsPassword(ctx context.Context, cred azcore.TokenCredential, audience string, c *pgx.ConnConfig) error {
+	t, err := cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{audience + "/.default"}})
+	c.Password = t.Token
+	return err
+}
+
+func connectBy(ctx context.Context, connection string, password func(context.Context, *pgx.ConnConfig) error) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(connection)
+	if err != nil {
+		return nil, err
+	}
+	if err := password(ctx, config); err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// connectOften logs in and out, and says how many times that failed.
+func (s *session) connectOften(ctx context.Context, connection string, password func(context.Context, *pgx.ConnConfig) error, times int) error {
+	failed := 0
+	for range times {
+		conn, err := connectBy(ctx, connection, password)
+		if err != nil {
+			failed++
+			fmt.Fprintln(s.diagnostics, err)
+			continue
+		}
+		conn.Close(ctx)
+	}
+	fmt.Fprintf(s.out, "%d connects, %d failed\n", times, failed)
+	return nil
+}
+
+type rowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// execute executes each line of standard input, until it ends.
+func (s *session) execute(ctx context.Context, db rowQuerier) error {
+	for in := bufio.NewScanner(s.in); in.Scan(); {
+		var text string
+		err := db.QueryRow(ctx, in.Text()).Scan(&text)
+		var refused *pgconn.PgError
+		switch {
+		case errors.As(err, &refused):
+			text = "error " + refused.Code + " " + refused.Message
+		case err != nil:
+			text = "error: " + err.Error()
+		}
+		fmt.Fprintln(s.out, text)
+	}
+	return nil
+}
