@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -47,11 +48,12 @@ type logins struct {
 	stop    context.CancelFunc // nil: nothing is kept fresh
 	keeping sync.WaitGroup
 
-	mu       sync.Mutex // guards the files and:
-	rows     []client.Login
-	tokens   map[loginToken]string // the last good ones
-	recorded map[loginToken]string // the last ones in the audit log
-	written  map[string]string     // what is in the files, by name
+	mu           sync.Mutex // guards the files and:
+	rows         []client.Login
+	tokens       map[loginToken]string // the last good ones
+	recorded     map[loginToken]string // the last ones in the audit log
+	certificates map[loginCertificate]*heldCertificate
+	written      map[string]string // what is in the files, by name
 }
 
 // A loginToken says which token is the password of some log-ins.
@@ -72,6 +74,7 @@ func (s *apps) logIn(ctx context.Context, g *Generation, p *client.Placement, ot
 	k := &logins{
 		agent: s.agent, app: g.App, number: g.Generation, proof: g.Assurance,
 		tokens: map[loginToken]string{}, recorded: map[loginToken]string{}, written: map[string]string{},
+		certificates: map[loginCertificate]*heldCertificate{},
 	}
 	if k.files, err = g.home.Folder(opener.Logins); err != nil {
 		return nil, err
@@ -108,30 +111,49 @@ func rank(later bool) int {
 	return 0
 }
 
-// needed are the tokens that log-ins take; those by certificate take none.
-func needed(rows []client.Login) map[loginToken]bool {
-	all := map[loginToken]bool{}
+// tokens are those that log-ins take; those by certificate take none.
+func tokens(rows []client.Login) (all []loginToken) {
 	for _, l := range rows {
-		if !l.Certificate {
-			all[tokenOf(l)] = true
+		if of := tokenOf(l); !l.Certificate && !slices.Contains(all, of) {
+			all = append(all, of)
 		}
 	}
 	return all
 }
 
-// first gets the tokens that are to be there when the program starts.
+// A proof is what log-ins take and must be kept fresh: a loginToken or a
+// loginCertificate.
+type proof any
+
+// proofs are what rows take, each with what brings it up to date.
+func (k *logins) proofs(rows []client.Login) map[proof]func(context.Context) error {
+	all := map[proof]func(context.Context) error{}
+	for _, of := range tokens(rows) {
+		all[of] = func(ctx context.Context) error { return k.fetch(ctx, of) }
+	}
+	for _, of := range certificates(rows) {
+		all[of] = func(ctx context.Context) error { return k.certify(ctx, of) }
+	}
+	return all
+}
+
+// first gets what is to be there when the program starts.
 func (k *logins) first(ctx context.Context, rows []client.Login) {
 	ctx, cancel := context.WithTimeout(ctx, loggingIn)
 	defer cancel()
 	var all sync.WaitGroup
-	for of := range needed(rows) {
+	for of, get := range k.proofs(rows) {
 		all.Go(func() {
-			if err := k.fetch(ctx, of); err != nil {
-				k.agent.config.Log.Warn("an app starts without its password for a PostgreSQL server", "app", k.app, "audience", of.audience, "err", err)
+			if err := get(ctx); err != nil {
+				k.log().Warn("an app starts and cannot log in at a PostgreSQL server yet", "by", of, "err", err)
 			}
 		})
 	}
 	all.Wait()
+}
+
+func (k *logins) log() *slog.Logger {
+	return k.agent.config.Log.With("app", k.app, "generation", k.number)
 }
 
 // environment is what the app's programs find their log-ins by. others are the
@@ -144,6 +166,10 @@ func (k *logins) environment(rows []client.Login, others []string) []string {
 	}
 	roots := filepath.Join(k.files.At, rootsFile)
 	env := []string{"PGPASSFILE=" + filepath.Join(k.files.At, passFile), "PGSSLMODE=verify-full", "PGSSLROOTCERT=" + roots}
+	if all := certificates(rows); len(all) == 1 {
+		cert, key := all[0].files()
+		env = append(env, "PGSSLCERT="+filepath.Join(k.files.At, cert), "PGSSLKEY="+filepath.Join(k.files.At, key))
+	}
 	if name := "NODE_EXTRA_CA_CERTS"; !has[name] { // node-postgres does not look at PGSSLROOTCERT
 		env = append(env, name+"="+roots)
 	}
@@ -168,9 +194,15 @@ func (k *logins) turn(rows []client.Login) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.rows = rows
-	still := needed(rows)
-	maps.DeleteFunc(k.tokens, func(of loginToken, _ string) bool { return !still[of] })
-	return errors.Join(k.writePasses(), k.writeRoots())
+	still := tokens(rows)
+	maps.DeleteFunc(k.tokens, func(of loginToken, _ string) bool { return !slices.Contains(still, of) })
+	errs := []error{k.writePasses(), k.writeRoots()}
+	for of := range k.certificates {
+		if !slices.Contains(certificates(rows), of) {
+			errs = append(errs, k.dropCertificate(of))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // writePasses writes the password file; k.mu is held.
@@ -232,7 +264,7 @@ func (k *logins) fetch(ctx context.Context, of loginToken) error {
 func (k *logins) put(of loginToken, token string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !needed(k.rows)[of] {
+	if !slices.Contains(tokens(k.rows), of) {
 		return nil // the log-in went meanwhile
 	}
 	k.tokens[of] = token

@@ -28,9 +28,9 @@ func (k *logins) close() {
 }
 
 // followPlacement takes a log-in that went out of the files at once, whatever else
-// is waited for, and sees that a token is kept for each that there is.
+// is waited for, and sees that what each takes is kept fresh.
 func (k *logins) followPlacement(ctx context.Context) {
-	kept := map[loginToken]context.CancelFunc{}
+	kept := map[proof]context.CancelFunc{}
 	for {
 		moved := k.agent.placed.next()
 		p, placed := k.agent.placed.get(k.app)
@@ -39,20 +39,20 @@ func (k *logins) followPlacement(ctx context.Context) {
 		}
 		rows := usable(p)
 		if err := k.turn(rows); err != nil {
-			k.agent.config.Log.Error("writing an app's log-ins at PostgreSQL", "app", k.app, "generation", k.number, "err", err)
+			k.log().Error("writing an app's log-ins at PostgreSQL", "err", err)
 		}
-		want := needed(rows)
+		want := k.proofs(rows)
 		for of, drop := range kept {
-			if !want[of] {
+			if want[of] == nil {
 				drop()
 				delete(kept, of)
 			}
 		}
-		for of := range want {
+		for of, get := range want {
 			if kept[of] == nil {
 				one, drop := context.WithCancel(ctx)
 				kept[of] = drop
-				k.keeping.Go(func() { k.keep(one, of) })
+				k.keeping.Go(func() { k.keep(one, of, get) })
 			}
 		}
 		select {
@@ -67,16 +67,16 @@ func (k *logins) followPlacement(ctx context.Context) {
 }
 
 // keep puts each new token into the file as the cache gets it: by asking, it also
-// has the next one fetched at half life.
-func (k *logins) keep(ctx context.Context, of loginToken) {
+// has the next one fetched at half life. A certificate is looked at as often.
+func (k *logins) keep(ctx context.Context, of proof, get func(context.Context) error) {
 	pause, told := firstWithout, ""
 	for {
 		moved := k.agent.tokens.next(k.app)
 		wait := refreshEvery
-		if err := k.fetch(ctx, of); err != nil && ctx.Err() == nil {
+		if err := get(ctx); err != nil && ctx.Err() == nil {
 			if why := err.Error(); why != told {
 				told = why
-				k.agent.config.Log.Warn("keeping the password of an app's log-ins at a PostgreSQL server", "app", k.app, "generation", k.number, "audience", of.audience, "err", err)
+				k.log().Warn("keeping what an app logs in by at a PostgreSQL server", "by", of, "err", err)
 			}
 			moved, wait = nil, pause+rand.N(pause/10)
 			pause = min(2*pause, longestWithout)

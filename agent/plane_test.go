@@ -75,6 +75,8 @@ type plane struct {
 	away         atomic.Bool  // it does not answer at all
 	certificates atomic.Int64 // issued to identities
 	documents    atomic.Int64 // certificates issued for VMs' documents
+	logins       atomic.Int64 // certificates issued for log-ins at PostgreSQL servers
+	noLogins     atomic.Bool  // the host may have none
 	calls        atomic.Int64 // of the token endpoint
 	mu           sync.Mutex
 	token        http.HandlerFunc // what the token endpoint does
@@ -109,6 +111,7 @@ func newPlane(t *testing.T) *plane {
 	mux.HandleFunc("POST /v1/renew", p.renew)
 	mux.HandleFunc("POST /v1/identities", p.identity)
 	mux.HandleFunc("POST /v1/documents", p.document)
+	mux.HandleFunc("POST /v1/logins", p.login)
 	mux.HandleFunc("GET /v1/feed", p.feed)
 	mux.HandleFunc("POST /"+tenant+"/oauth2/token", func(w http.ResponseWriter, r *http.Request) {
 		p.calls.Add(1)
@@ -223,6 +226,17 @@ func (p *plane) document(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.documents.Add(1)
+	json.NewEncoder(w).Encode(map[string]any{"certificate": der})
+}
+
+func (p *plane) login(w http.ResponseWriter, r *http.Request) {
+	var q struct{ Resource, Server innate.ResourceID }
+	der := p.certify(w, r, &q)
+	if len(r.TLS.PeerCertificates) == 0 || q.Resource != apiApp || q.Server == "" || p.noLogins.Load() {
+		refuse(w, http.StatusForbidden, "NotPlacedHere")
+		return
+	}
+	p.logins.Add(1)
 	json.NewEncoder(w).Encode(map[string]any{"certificate": der})
 }
 

@@ -153,8 +153,13 @@ func newKey() (*ecdsa.PrivateKey, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, new(x509.CertificateRequest), key)
+	csr, err := requestFor(key)
 	return key, csr, err
+}
+
+// requestFor asks for a certificate for a key; names in it would be ignored.
+func requestFor(key crypto.Signer) ([]byte, error) {
+	return x509.CreateCertificateRequest(rand.Reader, new(x509.CertificateRequest), key)
 }
 
 // keyPair puts a certificate that came back beside the key it was asked for.
