@@ -57,7 +57,7 @@ func (s *session) sampleCommand() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&which, "identity", "", "client:ID, object:ID or resource:ID; empty: the system-assigned one")
 	cmd.PersistentFlags().StringVar(&kind, "credential", "managed-identity", "managed-identity; or client-secret, client-certificate, client-certificate-chain, workload-identity, as the AZURE_… variables say")
 	token.Flags().StringVar(&resource, "resource", "https://vault.azure.net", "what the token is for")
-	cmd.AddCommand(secret, token, s.sampleServe(), s.sampleWork(credential), s.samplePostgres(credential))
+	cmd.AddCommand(secret, token, s.sampleServe(), s.sampleWork(credential), s.samplePostgres(credential), s.sampleRenew())
 	return cmd
 }
 

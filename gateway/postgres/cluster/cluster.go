@@ -40,9 +40,6 @@ type Config struct {
 	Identity Identity          // the server's certificate; the zero value: TLS is off
 }
 
-// An Identity is a certificate and its key, as PEM.
-type Identity struct{ Certificate, Key []byte }
-
 // A Cluster is a running server.
 type Cluster struct {
 	Port   int

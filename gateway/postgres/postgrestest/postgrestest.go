@@ -11,19 +11,10 @@ package postgrestest
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -76,11 +67,12 @@ func Start(t testing.TB, opts ...Option) *Server {
 		set(&o)
 	}
 	s := &Server{t: t, CA: filepath.Join(o.Dir, "ca.crt")}
-	authority, identity := certificate(t, o.names)
-	if err := os.WriteFile(s.CA, authority, 0o644); err != nil {
+	if o.Identity, err = cluster.NewIdentity(o.names...); err != nil {
 		t.Fatal(err)
 	}
-	o.Identity = identity
+	if err := os.WriteFile(s.CA, o.Identity.Certificate, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if s.Cluster, err = cluster.Start(context.WithoutCancel(t.Context()), o.Config); err != nil {
 		t.Fatalf("postgrestest: %v", err)
 	}
@@ -154,30 +146,4 @@ func (s *Server) Connect(connection string) *pgx.Conn {
 	}
 	s.t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
-}
-
-// certificate makes an authority and a server's certificate of it.
-func certificate(t testing.TB, names []string) (authority []byte, _ cluster.Identity) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// One certificate, its own authority: libpq wants no more, and the key signs nothing else.
-	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "postgrestest"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		DNSNames: append(names, "localhost"), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	authority = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return authority, cluster.Identity{Certificate: authority, Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})}
 }
