@@ -170,7 +170,7 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	if err != nil {
 		return nil, err
 	}
-	logins, err := s.logIn(ctx, g, p, r.env, a.config.Env, settings)
+	logins, err := s.logIn(ctx, g, p, r.env, settings)
 	if err != nil {
 		return nil, err
 	}

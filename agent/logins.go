@@ -29,7 +29,8 @@ const loggingIn = 5 * time.Second
 // Files of a generation's folder of log-ins.
 const (
 	passFile  = "pgpass"
-	rootsFile = "root.crt"
+	rootsFile = "root.crt" // the servers' authorities, and no other
+	nodeFile  = "node.crt" // the same and the platform's: Node has one file for all that it trusts
 )
 
 // logins keep what PostgreSQL clients read for a generation whose identities may
@@ -157,21 +158,22 @@ func (k *logins) log() *slog.Logger {
 }
 
 // environment is what the app's programs find their log-ins by. others are the
-// variables that it has beside these.
+// variables that somebody gave it.
 func (k *logins) environment(rows []client.Login, others []string) []string {
 	has := map[string]bool{}
 	for _, v := range others {
 		name, _, _ := strings.Cut(v, "=")
 		has[name] = true
 	}
-	roots := filepath.Join(k.files.At, rootsFile)
-	env := []string{"PGPASSFILE=" + filepath.Join(k.files.At, passFile), "PGSSLMODE=verify-full", "PGSSLROOTCERT=" + roots}
+	env := []string{
+		"PGPASSFILE=" + filepath.Join(k.files.At, passFile), "PGSSLMODE=verify-full", "PGSSLROOTCERT=" + filepath.Join(k.files.At, rootsFile),
+	}
 	if all := certificates(rows); len(all) == 1 {
 		cert, key := all[0].files()
 		env = append(env, "PGSSLCERT="+filepath.Join(k.files.At, cert), "PGSSLKEY="+filepath.Join(k.files.At, key))
 	}
 	if name := "NODE_EXTRA_CA_CERTS"; !has[name] { // node-postgres does not look at PGSSLROOTCERT
-		env = append(env, name+"="+roots)
+		env = append(env, name+"="+filepath.Join(k.files.At, nodeFile))
 	}
 	// One log-in is where an app means to go, unless somebody said anything of where.
 	if l, one := only(rows); one && !has["PGHOST"] && !has["PGHOSTADDR"] && !has["PGPORT"] && !has["PGUSER"] && !has["PGSERVICE"] {
@@ -218,16 +220,26 @@ func (k *logins) writePasses() error {
 
 // writeRoots writes the authorities of all servers, each once; k.mu is held.
 func (k *logins) writeRoots() error {
-	var b []byte
+	var servers []string
 	for _, l := range k.rows {
-		rest := []byte(cmp.Or(l.Authorities, k.agent.machine.CA))
-		for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		servers = append(servers, cmp.Or(l.Authorities, k.agent.machine.CA))
+	}
+	return errors.Join(
+		k.write(rootsFile, bundle(servers...)),
+		k.write(nodeFile, bundle(append(servers, k.agent.machine.CA)...)),
+	)
+}
+
+// bundle is each certificate that is in some PEM, once.
+func bundle(all ...string) (b []byte) {
+	for _, text := range all {
+		for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
 			if one := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}); block.Type == "CERTIFICATE" && !bytes.Contains(b, one) {
 				b = append(b, one...)
 			}
 		}
 	}
-	return k.write(rootsFile, b)
+	return b
 }
 
 // write writes a file that has changed; k.mu is held. One that cannot be written is

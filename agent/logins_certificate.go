@@ -24,7 +24,7 @@ type loginCertificate struct {
 
 // files are the names of its files: a server's name is the platform's only one.
 func (c loginCertificate) files() (cert, key string) {
-	return c.server.Name() + ".crt", c.server.Name() + ".key"
+	return "client-" + c.server.Name() + ".crt", "client-" + c.server.Name() + ".key"
 }
 
 // A heldCertificate is one that a generation has. The key stays for the

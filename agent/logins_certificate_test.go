@@ -34,8 +34,8 @@ func TestALogInByCertificateHasItsFilesAndNoPassword(t *testing.T) {
 	run := a.run(t, "api", `/usr/bin/env; echo .; stat -c '%a %u' "$PGSSLKEY"; read x`)
 	env := run.environ(t)
 	folder := a.loginsFolder(t, 1)
-	cert, key := filepath.Join(folder, "db-1.crt"), filepath.Join(folder, "db-1.key")
-	if filepath.Base(env["PGSSLCERT"]) != "db-1.crt" || filepath.Base(env["PGSSLKEY"]) != "db-1.key" {
+	cert, key := filepath.Join(folder, "client-db-1.crt"), filepath.Join(folder, "client-db-1.key")
+	if filepath.Base(env["PGSSLCERT"]) != "client-db-1.crt" || filepath.Base(env["PGSSLKEY"]) != "client-db-1.key" {
 		t.Errorf("the certificate is at %q, its key at %q", env["PGSSLCERT"], env["PGSSLKEY"])
 	}
 	if got, want := run.line(t), fmt.Sprintf("600 %d", run.started.UID); got != want {

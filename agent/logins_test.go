@@ -85,7 +85,7 @@ func TestAnAppFindsItsLogInsInAFileOfItsOwn(t *testing.T) {
 	a := p.start(nil)
 	run := a.run(t, "api", `/usr/bin/env; echo .; cat "$PGPASSFILE"; echo .; stat -c '%a %u' "$PGPASSFILE"; cat "$PGSSLROOTCERT"; echo; echo .; read x`)
 	env := run.environ(t)
-	for name, want := range map[string]string{"PGSSLMODE": "verify-full", "PGHOST": "", "PGUSER": "", "NODE_EXTRA_CA_CERTS": env["PGSSLROOTCERT"]} {
+	for name, want := range map[string]string{"PGSSLMODE": "verify-full", "PGHOST": "", "PGUSER": "", "NODE_EXTRA_CA_CERTS": filepath.Join(filepath.Dir(env["PGPASSFILE"]), "node.crt")} {
 		if env[name] != want {
 			t.Errorf("%s is %q, want %q", name, env[name], want)
 		}
