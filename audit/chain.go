@@ -12,7 +12,7 @@ import (
 	"os"
 )
 
-// A link is a line's value of the chain.
+// A Link is a line's value of the chain.
 //
 // A line is the event's JSON object with one more member, the last, and a line feed:
 //
@@ -21,19 +21,19 @@ import (
 // The digits are SHA-256 over the 32 bytes of the link of the line before (32
 // zero bytes for the first line) followed by the bytes of the event's object as
 // it stands without that member: the line up to `,"chain":"`, and `}`.
-type link [sha256.Size]byte
+type Link [sha256.Size]byte
 
 const (
 	chainKey = `,"chain":"`
 	chainEnd = `"}`
 	// chainLen is how many bytes at the end of a line, line feed aside, are not the event's.
 	chainLen = len(chainKey) + 2*sha256.Size + len(chainEnd)
-	// maxLine is the length of the longest line, its line feed included.
-	maxLine = maxEvent + chainLen
+	// maxLine is the length in bytes of the longest line, its line feed included: what one request may carry.
+	maxLine = 1 << 20
 )
 
 // follow is the link of the line that holds event and comes after prev.
-func (prev link) follow(event []byte) (next link) {
+func (prev Link) follow(event []byte) (next Link) {
 	h := sha256.New()
 	h.Write(prev[:])
 	h.Write(event)
@@ -42,7 +42,7 @@ func (prev link) follow(event []byte) (next link) {
 }
 
 // appendLine adds event's line to b.
-func appendLine(b, event []byte, l link) []byte {
+func appendLine(b, event []byte, l Link) []byte {
 	b = append(b, event[:len(event)-1]...) // without its closing brace
 	b = append(b, chainKey...)
 	b = hex.AppendEncode(b, l[:])
@@ -50,7 +50,7 @@ func appendLine(b, event []byte, l link) []byte {
 }
 
 // parseLine takes a line without its line feed apart.
-func parseLine(line []byte) (event []byte, l link, err error) {
+func parseLine(line []byte) (event []byte, l Link, err error) {
 	cut := len(line) - chainLen
 	if cut < 1 || !bytes.HasPrefix(line[cut:], []byte(chainKey)) || !bytes.HasSuffix(line, []byte(chainEnd)) {
 		return nil, l, errors.New("it is no line of an audit log")
@@ -73,7 +73,7 @@ func Read(path string) iter.Seq2[Event, error] {
 			return
 		}
 		defer f.Close()
-		var prev link
+		var prev Link
 		for ln, err := range lines(f) {
 			var ev Event
 			if err == nil {
@@ -90,7 +90,7 @@ func Read(path string) iter.Seq2[Event, error] {
 	}
 }
 
-func verify(line []byte, prev link) (Event, link, error) {
+func verify(line []byte, prev Link) (Event, Link, error) {
 	event, l, err := parseLine(line)
 	if err != nil {
 		return Event{}, l, err

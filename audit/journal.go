@@ -58,7 +58,7 @@ func (j *journal) reserve() error {
 
 // write makes lines durable, which begin in the log at from, after a line whose
 // link is prev. It reports whether there was room.
-func (j *journal) write(lines []byte, from int64, prev link) (bool, error) {
+func (j *journal) write(lines []byte, from int64, prev Link) (bool, error) {
 	if j.end == 0 {
 		lines = append(round{from, prev}.encode(), lines...)
 	}
@@ -80,7 +80,7 @@ func (j *journal) write(lines []byte, from int64, prev link) (bool, error) {
 // A round is where in a log the lines of a journal begin.
 type round struct {
 	from int64 // offset of the first of them
-	prev link  // of the line before it
+	prev Link  // of the line before it
 }
 
 // roundLine is a round as its line of JSON.
@@ -115,7 +115,7 @@ func (j *journal) read() (r round, text []byte, ok bool, err error) {
 
 // whole is the length of the lines at the beginning of in that continue the
 // chain from prev, and the link of the last of them.
-func whole(in io.Reader, prev link) (length int64, last link, err error) {
+func whole(in io.Reader, prev Link) (length int64, last Link, err error) {
 	last = prev
 	for ln, err := range lines(in) {
 		if errors.Is(err, errLongLine) {
@@ -205,7 +205,7 @@ func (l *Log) continues(r round) (bool, error) {
 		if _, err := l.file.ReadAt(first, 0); err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
-		return r.prev == link{} && (first[0] == '{' || first[0] == 0), nil
+		return r.prev == Link{} && (first[0] == '{' || first[0] == 0), nil
 	}
 	b := make([]byte, min(r.from, int64(maxLine)))
 	if _, err := l.file.ReadAt(b, r.from-int64(len(b))); errors.Is(err, io.EOF) {

@@ -40,11 +40,13 @@ type Log struct {
 	mu      sync.Mutex
 	pending *batch
 	closed  bool
+	durable int64         // bytes of file that are, see Durable
+	more    chan struct{} // closed when durable grows; nil: nobody asked
 
 	// The writer's own.
 	file     *os.File
 	journal  *journal
-	last     link   // of the last durable line
+	last     Link   // of the last durable line
 	end      int64  // where the next line begins
 	torn     bool   // a write failed: something may stand after end
 	doubtful bool   // a sync of file failed: what the journal has may be missing in it
@@ -103,6 +105,7 @@ func open(path string) (l *Log, err error) {
 	if err := l.restore(); err != nil {
 		return nil, err
 	}
+	l.durable = l.end
 	return l, syncDir(filepath.Dir(path))
 }
 
@@ -250,6 +253,7 @@ func (l *Log) write(b *batch) error {
 		return fmt.Errorf("syncing the audit log: %w", err)
 	}
 	l.torn, l.last, l.end = false, last, l.end+int64(len(lines))
+	l.settled()
 	return nil
 }
 
