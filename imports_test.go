@@ -21,6 +21,7 @@ var may = map[string]string{
 	"seal":                          "",
 	"seal/pkcs11":                   "", // an HSM; seal declares what it wants of one
 	"audit":                         "",
+	"audit/ship":                    "audit", // both ends of the wire, as feed/client has both
 	"rest":                          "",
 	"ca":                            "store seal", // signs what its caller has decided
 	"feed/client":                   "",           // also holds the records that travel: written once, read at both ends
@@ -31,7 +32,7 @@ var may = map[string]string{
 	"access":                        "store audit bearer rest directory", // a scope is a path, not an object
 	"resources":                     "store audit bearer rest directory access",
 	"tokens":                        "store audit jwt seal ca rest directory discovery", // says who, never what is allowed; an issuer's keys by discovery
-	"hosts":                         "store audit bearer rest ca feed feed/client directory resources hosts/attest",
+	"hosts":                         "store audit audit/ship bearer rest ca feed feed/client directory resources hosts/attest",
 	"hosts/attest":                  "", // checks what a TPM says, and decides nothing
 	"vault":                         "store audit bearer rest seal access",
 	"agent/caller":                  "", // states facts, has no policy
@@ -43,7 +44,7 @@ var may = map[string]string{
 	"agent/imds":                    "agent/caller agent/endpoint audit",
 	"agent/appservice":              "agent/caller agent/endpoint audit",
 	"agent/opener":                  "agent/caller agent/launch", // does what takes root, and decides nothing: no tokens, no HTTP
-	"agent":                         "audit feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
+	"agent":                         "audit audit/ship feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
 	"admin":                         "rest", // asks as any client would
 	"gateway/postgres/cluster":      "",     // a PostgreSQL of one's own; knows nothing of identity
 	"gateway/postgres/postgrestest": "gateway/postgres/cluster",

@@ -68,6 +68,7 @@ type Hosts struct {
 	config     Config
 	name       string // TLS server name of Mutual
 	challenges *rate.Limiter
+	flood      flood
 
 	seen sync.Map // machine key → time.Time of its last request to this process
 
@@ -111,7 +112,7 @@ func New(c Config) (*Hosts, error) {
 	}
 	h := &Hosts{
 		config: c, name: origin.Hostname(), challenges: rate.NewLimiter(challengeRate, challengeBurst),
-		feeds: map[string]map[*stream]bool{},
+		flood: flood{of: map[string]*rate.Limiter{}}, feeds: map[string]map[*stream]bool{},
 	}
 	members.Index(c.DB, h.cut)
 	return h, nil

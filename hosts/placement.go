@@ -282,6 +282,7 @@ func (h *Hosts) removeMachine(tx store.Tx, machine innate.ResourceID) error {
 	}
 	unbind(tx, &m)
 	members.Delete(tx, machine.Key())
+	shipped.Delete(tx, machine.Key())
 	placed, err := placedAll(tx, machine)
 	if err != nil {
 		return err
