@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,9 +23,12 @@ import (
 var readAudit = access.Control("Microsoft.Insights/eventtypes/values/read")
 
 // drain moves events from the outbox, where the transactions they record left
-// them, to the log. A crash between the two steps repeats an event, never loses one.
+// them, to the log. A crash between the two steps is seen at the next start.
 func (s *Server) drain(ctx context.Context) error {
 	var from store.Revision
+	if err := s.dropDrained(ctx); err != nil && ctx.Err() == nil {
+		s.config.Log.Error("reading which events were drained before: some may be recorded twice", "err", err)
+	}
 	for {
 		rev, err := s.drainOnce(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -33,7 +37,7 @@ func (s *Server) drain(ctx context.Context) error {
 		from = max(from, rev)
 		if err := s.untilLeft(ctx, from); err != nil {
 			if ctx.Err() != nil {
-				_, err := s.drainOnce(context.WithoutCancel(ctx)) // what came meanwhile
+				_, err := s.drainOnce(ctx) // what came meanwhile
 				return err
 			}
 			if !errors.Is(err, store.ErrCompacted) {
@@ -41,6 +45,50 @@ func (s *Server) drain(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// dropDrained removes from the outbox what is in the log already.
+func (s *Server) dropDrained(ctx context.Context) error {
+	left := map[string][]string{} // keys, by what the event says
+	err := s.db.View(ctx, func(r store.Reader) error {
+		for k, v := range r.Scan(audit.OutboxPrefix, "") {
+			ev, err := audit.Drained(v)
+			if err != nil {
+				return fmt.Errorf("event %s: %w", k, err)
+			}
+			left[said(ev)] = append(left[said(ev)], k)
+		}
+		return nil
+	})
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	var keys []string
+	for ev, err := range audit.Read(filepath.Join(s.config.Dir, auditFile)) {
+		if err != nil {
+			return err
+		}
+		if same := left[said(ev)]; len(same) > 0 {
+			keys, left[said(ev)] = append(keys, same[0]), same[1:]
+		}
+	}
+	return s.dropOutbox(ctx, keys)
+}
+
+// said is all that an event says, as one text.
+func said(ev audit.Event) string {
+	text, _ := json.Marshal(ev) // of strings, and never fails
+	return string(text)
+}
+
+func (s *Server) dropOutbox(ctx context.Context, keys []string) error {
+	_, err := s.db.Update(ctx, func(tx store.Tx) error {
+		for _, k := range keys {
+			tx.Delete(k)
+		}
+		return nil
+	})
+	return err
 }
 
 // untilLeft returns after a commit later than from that left an event.
@@ -58,7 +106,10 @@ func (s *Server) untilLeft(ctx context.Context, from store.Revision) error {
 	return ctx.Err()
 }
 
+// drainOnce moves what the outbox holds. It goes on when ctx ends: what is in the
+// log and still in the outbox would be recorded again.
 func (s *Server) drainOnce(ctx context.Context) (rev store.Revision, err error) {
+	ctx = context.WithoutCancel(ctx)
 	var keys []string
 	var waits []func(context.Context) error
 	err = s.db.View(ctx, func(r store.Reader) error {
@@ -80,19 +131,13 @@ func (s *Server) drainOnce(ctx context.Context) (rev store.Revision, err error) 
 			return rev, err
 		}
 	}
-	_, err = s.db.Update(ctx, func(tx store.Tx) error {
-		for _, k := range keys {
-			tx.Delete(k)
-		}
-		return nil
-	})
-	return rev, err
+	return rev, s.dropOutbox(ctx, keys)
 }
 
 // mostEvents bounds one answer of GET /audit.
 const mostEvents = 1000
 
-// serveAudit answers GET /audit?action=&principal=&target=&trace=&correlation=&refused=true&last=N: the
+// serveAudit answers GET /audit?action=&principal=&target=&from=&trace=&correlation=&refused=true&last=N: the
 // newest events that match, oldest first. An id, trace and correlation, matches
 // as a whole and any other word as a part, whatever its case.
 func (s *Server) serveAudit(w http.ResponseWriter, r *http.Request) {
@@ -114,7 +159,7 @@ func (s *Server) serveAudit(w http.ResponseWriter, r *http.Request) {
 	match := func(ev audit.Event) bool {
 		return has(ev.Action, q.Get("action")) && has(ev.Target, q.Get("target")) &&
 			(has(ev.Name, q.Get("principal")) || has(string(ev.Principal), q.Get("principal"))) &&
-			is(ev.Trace, q.Get("trace")) && is(ev.Correlation, q.Get("correlation")) &&
+			recordedBy(ev, q.Get("from")) && is(ev.Trace, q.Get("trace")) && is(ev.Correlation, q.Get("correlation")) &&
 			(q.Get("refused") != "true" || !ev.Allowed)
 	}
 	events := []audit.Event{}
@@ -133,6 +178,15 @@ func (s *Server) serveAudit(w http.ResponseWriter, r *http.Request) {
 }
 
 func has(s, part string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(part)) }
+
+// recordedBy reports whether the agent of such a machine recorded an event, or
+// for "server" none did.
+func recordedBy(ev audit.Event, from string) bool {
+	if from == "server" {
+		return ev.From == ""
+	}
+	return has(ev.From, from)
+}
 
 // is reports whether s is the id that was asked for; none was by an empty one.
 func is(s, id string) bool { return id == "" || strings.EqualFold(s, id) }
