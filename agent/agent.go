@@ -27,6 +27,7 @@ import (
 	"innate/agent/caller"
 	"innate/agent/opener"
 	"innate/audit"
+	"innate/audit/ship"
 	"innate/feed/client"
 )
 
@@ -62,6 +63,7 @@ type Agent struct {
 	upstream *upstream
 	vaults   *vaults
 	audit    *audit.Log
+	shipping *ship.Sender
 	placed   *placements
 	tokens   *cache
 	memory   *memory
@@ -115,6 +117,7 @@ func New(c Config) (*Agent, error) {
 	if a.audit, err = audit.Open(filepath.Join(c.State, auditFile)); err != nil {
 		return nil, err
 	}
+	a.shipping = &ship.Sender{URL: a.upstream.url("/v1/audit"), HTTP: a.upstream.http, Log: a.audit, Logger: c.Log}
 	a.host = sync.OnceValue(func() *host { return look(c, a.opener) })
 	if a.memory, err = newMemory(c.Runtime, a.upstream, c.Log); err != nil {
 		return nil, err
@@ -160,6 +163,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.metadata.open(ctx)
 	g.Go(func() error { return feed.Run(ctx) })
 	g.Go(func() error { return a.renew(ctx) })
+	g.Go(func() error { return a.shipping.Run(ctx) })
 	g.Go(func() error { return a.tokens.refreshing(ctx) })
 	g.Go(func() error { return a.memory.keeping(ctx, a.know) })
 	g.Go(func() error { return a.serveControl(ctx, control) })

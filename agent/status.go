@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"innate"
+	"innate/audit/ship"
 )
 
 // Status is what an agent is, holds and runs. There is no secret in it.
@@ -19,6 +20,7 @@ type Status struct {
 	Placements  []Placed          `json:"placements"`
 	Generations []Running         `json:"generations"`
 	Attached    []Met             `json:"attached"` // VMs with their metadata service
+	Audit       ship.State        `json:"audit"`    // how far the control plane has this host's audit log
 }
 
 // A Met is a VM that has its metadata service, and where.
@@ -49,6 +51,7 @@ func (a *Agent) Status() Status {
 	st := Status{
 		Machine: a.machine.Machine, Certificate: a.upstream.key.Load().Leaf.NotAfter, Assurance: here.assurance,
 		Proofs: here.capabilities(), Whole: a.placed.heard(), Placements: []Placed{}, Generations: a.apps.list(), Attached: a.metadata.list(),
+		Audit: a.shipping.State(),
 	}
 	if why := here.why(); why != nil {
 		st.Why = why.Error()

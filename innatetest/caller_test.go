@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"innate"
 	"innate/agent"
 	"innate/agent/caller"
@@ -100,10 +102,25 @@ func TestTheRightSecretFromAnotherCgroupIsRefusedAndSetsOffAnAlarm(t *testing.T)
 			if !api.ID().Equal(innate.ResourceID(ev.Hosting)) || ev.Assurance != innate.Unproved || !strings.Contains(ev.Detail["caller"], "cgroup") {
 				t.Errorf("the event does not say whose endpoint, or what gave the caller away: %+v", ev)
 			}
+			alarmed(t, p, ev)
 			return
 		}
 	}
 	t.Error("no audit event says that the right secret came from a wrong caller")
+}
+
+// alarmed waits until the control plane has an event of its host.
+func alarmed(t *testing.T, p *innatetest.Platform, want audit.Event) {
+	t.Helper()
+	want.Host, want.From = string(p.Machine), string(p.Machine)
+	eventually(t, "whoever reads the control plane's audit sees the alarm", func() bool {
+		for _, ev := range events(t, p.Admin, "refused=true&from="+p.Machine.Name()) {
+			if cmp.Diff(want, ev) == "" {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func TestNoTokenBelowTheAssuranceThatTheAppDemands(t *testing.T) {

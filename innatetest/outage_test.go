@@ -13,6 +13,7 @@ import (
 	"innate"
 	"innate/admin"
 	"innate/agent"
+	"innate/audit"
 	"innate/server"
 )
 
@@ -152,6 +153,18 @@ func TestAnAgentServesWhatItHoldsWhileTheControlPlaneIsAwayAndHealsByItself(t *t
 	control, _ = h.control(t)
 	eventually(t, "the agent gets tokens again, and nobody has touched it", func() bool {
 		return d.token(t, "https://graph.microsoft.com").Token != ""
+	})
+	// What the host decided meanwhile is told, each once.
+	decided := func(all []audit.Event) (n int) {
+		for _, ev := range all {
+			if ev.Action == "get-token" && ev.Target == "https://graph.microsoft.com" && !ev.Allowed {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "the control plane has what the host recorded without it", func() bool {
+		return decided(events(t, control, "from=node-1")) == 1 && a.Status().Audit.Behind == 0
 	})
 	put(vm, map[string]any{"properties": map[string]any{"host": map[string]any{"id": machine}}, "identity": map[string]string{"type": "None"}})
 	eventually(t, "the agent hears of changes again", func() bool {

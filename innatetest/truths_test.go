@@ -2,6 +2,7 @@ package innatetest_test
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -130,6 +131,9 @@ func TestNoSecretAndNoTokenIsInAnyFileOrLog(t *testing.T) {
 			return err
 		}
 		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the agent keeps its tokens, sealed, in a file that it replaces
+		}
 		files++
 		check(path, text)
 		return err

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"innate/agent"
+	"innate/audit/ship"
 )
 
 // agentStatusCommand shows what an agent can prove, holds and runs.
@@ -35,6 +36,7 @@ func statusRows(st agent.Status) [][]string {
 		known = "still being told by the control plane"
 	}
 	rows := [][]string{{"machine", st.Machine.Name(), known, "certificate until " + st.Certificate.UTC().Format(time.RFC3339)}}
+	rows = append(rows, auditRow(st.Audit))
 	for _, p := range st.Proofs {
 		state := "available"
 		if !p.Available {
@@ -52,4 +54,16 @@ func statusRows(st agent.Status) [][]string {
 		rows = append(rows, []string{"vm", m.VM.Name(), m.Assurance.String(), m.Place.String()})
 	}
 	return rows
+}
+
+// auditRow says whether the control plane has what this host recorded.
+func auditRow(st ship.State) []string {
+	state, note := "sent", fmt.Sprintf("%d bytes", st.Sent)
+	if st.Behind > 0 {
+		state, note = "being sent", fmt.Sprintf("%d bytes to go", st.Behind)
+	}
+	if st.Problem != "" {
+		state, note = "kept here", note+"; since "+st.Since.UTC().Format(time.RFC3339)+": "+st.Problem
+	}
+	return []string{"audit", "-", state, note}
 }

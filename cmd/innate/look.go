@@ -69,14 +69,14 @@ func (s *session) platformCommand() *cobra.Command {
 // auditCommand reads the log of decisions.
 func (s *session) auditCommand() *cobra.Command {
 	var last int
-	var action, who, target, trace, correlation string
+	var action, who, target, from, trace, correlation string
 	var refused bool
 	cmd := &cobra.Command{
 		Use: "audit", Short: "Read the log of what was decided", Args: cobra.NoArgs,
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			q := url.Values{
 				"last": {fmt.Sprint(last)}, "action": {action}, "principal": {who}, "target": {target},
-				"trace": {trace}, "correlation": {correlation}, "refused": {fmt.Sprint(refused)},
+				"from": {from}, "trace": {trace}, "correlation": {correlation}, "refused": {fmt.Sprint(refused)},
 			}
 			var page struct {
 				Value []audit.Event `json:"value"`
@@ -94,9 +94,13 @@ func (s *session) auditCommand() *cobra.Command {
 				if name == "" {
 					name = string(ev.Principal)
 				}
-				rows = append(rows, []string{ev.Time.UTC().Format(time.RFC3339), decision, name, ev.Action, ev.Target, ev.Why})
+				by := "server"
+				if ev.From != "" {
+					by = innate.ResourceID(ev.From).Name()
+				}
+				rows = append(rows, []string{ev.Time.UTC().Format(time.RFC3339), by, decision, name, ev.Action, ev.Target, ev.Why})
 			}
-			return s.print(page.Value, "TIME DECISION WHO ACTION TARGET WHY", rows)
+			return s.print(page.Value, "TIME RECORDED-BY DECISION WHO ACTION TARGET WHY", rows)
 		}),
 	}
 	f := cmd.Flags()
@@ -104,6 +108,7 @@ func (s *session) auditCommand() *cobra.Command {
 	f.StringVar(&action, "action", "", "only actions with this `part` in their name")
 	f.StringVar(&who, "who", "", "only of `who`: a part of the name or object id")
 	f.StringVar(&target, "target", "", "only at a `target` with this part in it")
+	f.StringVar(&from, "from", "", "only what the agent of a `machine` recorded: a part of its name or id; 'server': only what no agent did")
 	f.StringVar(&trace, "trace", "", "only the request with this trace `id`, which every refused one was told")
 	f.StringVar(&correlation, "correlation", "", "only requests with this correlation `id`, which their client chose")
 	f.BoolVar(&refused, "refused", false, "only refusals")

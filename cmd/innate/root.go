@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -148,13 +149,25 @@ func (s *session) print(v any, heads string, rows [][]string) error {
 	fmt.Fprintln(w, strings.Join(strings.Fields(heads), "\t"))
 	for _, r := range rows {
 		for i := range r {
-			if r[i] == "" {
-				r[i] = "-"
-			}
+			r[i] = cell(r[i])
 		}
 		fmt.Fprintln(w, strings.Join(r, "\t"))
 	}
 	return w.Flush()
+}
+
+// cell is a text as a cell of a table: what a workload chose must not steer the
+// terminal of whoever reads it, nor look like another row.
+func cell(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 // say tells a person what was done; scripts read JSON or the exit code.
