@@ -146,6 +146,7 @@ func canonical(audience string) string {
 
 // An Error says why a token was refused, in words its bearer may read.
 type Error struct {
+	Fault  Fault  // what was wrong, in one word
 	Code   string // RFC 6750 §3.1: invalid_token; insufficient_claims; temporarily_unavailable when keys or revocations cannot be had
 	Text   string
 	Claims string // JSON to ask the token service with; only where Code is insufficient_claims
@@ -155,14 +156,31 @@ type Error struct {
 func (e *Error) Error() string { return e.Text }
 func (e *Error) Unwrap() error { return e.Cause }
 
+// A Fault says in a fixed word what was wrong with a token: nothing of the token
+// is in it, so that it may stand where a token's own words must not.
+type Fault string
+
+// The faults.
+const (
+	Malformed     Fault = "malformed"      // no access token of this platform
+	OtherIssuer   Fault = "other-issuer"   // or of another tenant
+	OtherAudience Fault = "other-audience" // meant for another service
+	UnknownKey    Fault = "unknown-key"    // signed by a key that its issuer does not publish
+	BadSignature  Fault = "bad-signature"
+	Expired       Fault = "expired"
+	NotYetGood    Fault = "not-yet-good"
+	Revoked       Fault = "revoked"
+	Unavailable   Fault = "unavailable" // keys or revocations cannot be had: nothing is wrong with the token
+)
+
 const (
 	invalidToken           = "invalid_token"
 	insufficientClaims     = "insufficient_claims"
 	temporarilyUnavailable = "temporarily_unavailable"
 )
 
-func invalid(format string, args ...any) *Error {
-	return &Error{Code: invalidToken, Text: fmt.Sprintf(format, args...)}
+func invalid(fault Fault, format string, args ...any) *Error {
+	return &Error{Fault: fault, Code: invalidToken, Text: fmt.Sprintf(format, args...)}
 }
 
 // Verify checks signature, issuer (v1 and v2), audience, times and revocation;
@@ -191,7 +209,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 func (v *Verifier) prove(ctx context.Context, token string) (*proved, error) {
 	t, err := jwt.Parse(token, jwt.RS256, jwt.ES256)
 	if err != nil {
-		return nil, &Error{Code: invalidToken, Text: "this is not an access token of this platform: " + plain(err.Error()), Cause: err}
+		return nil, &Error{Fault: Malformed, Code: invalidToken, Text: "this is not an access token of this platform: " + plain(err.Error()), Cause: err}
 	}
 	// Somebody else's token must not make us fetch keys.
 	issuer, err := v.issuerOf(t.Unverified())
@@ -204,7 +222,7 @@ func (v *Verifier) prove(ctx context.Context, token string) (*proved, error) {
 	}
 	payload, err := t.Verify(key.Public)
 	if err != nil {
-		return nil, &Error{Code: invalidToken, Text: "the token's signature is not that of the key it names", Cause: err}
+		return nil, &Error{Fault: BadSignature, Code: invalidToken, Text: "the token's signature is not that of the key it names", Cause: err}
 	}
 	return v.read(payload, t.KeyID)
 }
@@ -213,10 +231,10 @@ func (v *Verifier) prove(ctx context.Context, token string) (*proved, error) {
 func (v *Verifier) current(p *proved) error {
 	now := v.config.Now()
 	if !now.Before(p.Expires.Add(skew)) {
-		return invalid("the token ended at %s; ask for another", p.Expires.UTC().Format(time.RFC3339))
+		return invalid(Expired, "the token ended at %s; ask for another", p.Expires.UTC().Format(time.RFC3339))
 	}
 	if now.Before(p.NotBefore.Add(-skew)) || now.Before(p.Principal.IssuedAt.Add(-skew)) {
-		return invalid("the token is good from %s only; is this machine's clock right?", p.NotBefore.UTC().Format(time.RFC3339))
+		return invalid(NotYetGood, "the token is good from %s only; is this machine's clock right?", p.NotBefore.UTC().Format(time.RFC3339))
 	}
 	revocations := v.config.Revocations
 	if revocations == nil {
@@ -227,7 +245,7 @@ func (v *Verifier) current(p *proved) error {
 	}
 	if age := revocations.Age(); age > v.config.Stale {
 		return &Error{
-			Code:  temporarilyUnavailable,
+			Fault: Unavailable, Code: temporarilyUnavailable,
 			Text:  "this service has not heard for too long which tokens are revoked, and accepts none until it has",
 			Cause: fmt.Errorf("revocations are %v old", age),
 		}

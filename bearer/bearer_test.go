@@ -135,7 +135,7 @@ func TestABadTokenIsRefused(t *testing.T) {
 			if !errors.As(err, &refused) {
 				t.Fatalf("got %+v, error %v; want a bearer.Error", got, err)
 			}
-			if refused.Code != "invalid_token" || refused.Text == "" {
+			if refused.Code != "invalid_token" || refused.Text == "" || refused.Fault == "" {
 				t.Errorf("code %q, text %q", refused.Code, refused.Text)
 			}
 			if len(refused.Text) > 1000 || strings.ContainsFunc(refused.Text, func(c rune) bool { return c < ' ' || c > '~' }) {

@@ -35,7 +35,7 @@ func (e *Error) Params() string {
 // revoked refuses a token, and tells a client that understands it to ask for one
 // that is good from now on: it would hand the same one out of its cache again.
 func (p *proved) revoked(why string, now time.Time) *Error {
-	e := invalid("the token is revoked: %s", why)
+	e := invalid(Revoked, "the token is revoked: %s", why)
 	if p.challenges {
 		e.Code = insufficientClaims
 		e.Claims = fmt.Sprintf(`{"access_token":{"nbf":{"essential":true,"value":"%d"}}}`, now.Unix())

@@ -51,10 +51,10 @@ func (v *Verifier) issuerOf(unverified json.RawMessage) (string, error) {
 		Issuer string `json:"iss"`
 	}
 	if err := json.Unmarshal(unverified, &p); err != nil {
-		return "", &Error{Code: invalidToken, Text: "the token's issuer cannot be read", Cause: err}
+		return "", &Error{Fault: Malformed, Code: invalidToken, Text: "the token's issuer cannot be read", Cause: err}
 	}
 	if !slices.Contains(v.issuers[:], p.Issuer) {
-		return "", invalid("the token is of issuer %s; this service believes %s", quote(p.Issuer), v.issuers[1])
+		return "", invalid(OtherIssuer, "the token is of issuer %s; this service believes %s", quote(p.Issuer), v.issuers[1])
 	}
 	return p.Issuer, nil
 }
@@ -63,14 +63,14 @@ func (v *Verifier) issuerOf(unverified json.RawMessage) (string, error) {
 func (v *Verifier) read(raw json.RawMessage, kid string) (*proved, error) {
 	var p payload
 	if err := json.Unmarshal(raw, &p); err != nil {
-		return nil, &Error{Code: invalidToken, Text: "the token's claims cannot be read", Cause: err}
+		return nil, &Error{Fault: Malformed, Code: invalidToken, Text: "the token's claims cannot be read", Cause: err}
 	}
 	if err := v.check(p); err != nil {
 		return nil, err
 	}
 	who, err := p.principal()
 	if err != nil {
-		return nil, &Error{Code: invalidToken, Text: "the token's claims cannot be read", Cause: err}
+		return nil, &Error{Fault: Malformed, Code: invalidToken, Text: "the token's claims cannot be read", Cause: err}
 	}
 	return &proved{
 		Claims: Claims{
@@ -93,15 +93,15 @@ func (v *Verifier) check(p payload) error {
 	}
 	switch {
 	case p.Version != wantVersion:
-		return invalid("the token is of version %s and its issuer of version %s", quote(p.Version), wantVersion)
+		return invalid(Malformed, "the token is of version %s and its issuer of version %s", quote(p.Version), wantVersion)
 	case !v.audiences[canonical(p.Audience)]:
-		return invalid("the token is for %s; this service accepts %s", quote(p.Audience), strings.Join(v.config.Audiences, ", "))
+		return invalid(OtherAudience, "the token is for %s; this service accepts %s", quote(p.Audience), strings.Join(v.config.Audiences, ", "))
 	case !strings.EqualFold(p.Tenant, string(v.config.Tenant)):
-		return invalid("the token is of tenant %s; this service is of tenant %s", quote(p.Tenant), v.config.Tenant)
+		return invalid(OtherIssuer, "the token is of tenant %s; this service is of tenant %s", quote(p.Tenant), v.config.Tenant)
 	case p.Kind != "app" || p.Object == "" || p.Subject != p.Object:
-		return invalid("the token is not that of a service principal (idtyp app, sub the same as oid)")
+		return invalid(Malformed, "the token is not that of a service principal (idtyp app, sub the same as oid)")
 	case p.IssuedAt == 0 || p.Expires == 0:
-		return invalid("the token does not say when it was issued and when it ends")
+		return invalid(Malformed, "the token does not say when it was issued and when it ends")
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func (v *Verifier) For(audiences ...string) *Verifier {
 // key returns the key that t says it is signed by; its error is an *Error.
 func (v *Verifier) key(ctx context.Context, issuer string, t *jwt.Token) (jwt.Key, error) {
 	if t.KeyID == "" {
-		return jwt.Key{}, invalid("the token does not name the key that signed it")
+		return jwt.Key{}, invalid(Malformed, "the token does not name the key that signed it")
 	}
 	if v.config.Offline {
 		ctx = ended // begins the fetch that a key is missing for, and does not wait for it
@@ -67,13 +67,13 @@ func (v *Verifier) key(ctx context.Context, issuer string, t *jwt.Token) (jwt.Ke
 		return key, nil
 	case errors.As(err, &e) && !e.Temporary:
 		return jwt.Key{}, &Error{
-			Code:  invalidToken,
+			Fault: UnknownKey, Code: invalidToken,
 			Text:  fmt.Sprintf("the token is signed by a key that %s does not publish for %s", v.config.Authority, t.Alg),
 			Cause: err,
 		}
 	}
 	return jwt.Key{}, &Error{
-		Code:  temporarilyUnavailable,
+		Fault: Unavailable, Code: temporarilyUnavailable,
 		Text:  "this service does not have the key to check the token with yet; try again in a moment",
 		Cause: err,
 	}
