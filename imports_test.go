@@ -14,39 +14,43 @@ import (
 // may lists, for each package, which of ours it may import. The root package is
 // free to all. A new edge is decided here, with a reason.
 var may = map[string]string{
-	"store":                         "", // knows no rules
-	"store/file":                    "store",
-	"store/storetest":               "store",
-	"jwt":                           "", // a signature has no state
-	"seal":                          "",
-	"seal/pkcs11":                   "", // an HSM; seal declares what it wants of one
-	"audit":                         "",
-	"audit/ship":                    "audit", // both ends of the wire, as feed/client has both
-	"rest":                          "",
-	"ca":                            "store seal", // signs what its caller has decided
-	"feed/client":                   "",           // also holds the records that travel: written once, read at both ends
-	"feed":                          "store feed/client",
-	"discovery":                     "jwt",                            // asks an outside issuer as anybody would
-	"bearer":                        "jwt feed/client rest discovery", // verifies as a stranger would
-	"directory":                     "store audit bearer rest",
-	"access":                        "store audit bearer rest directory", // a scope is a path, not an object
-	"resources":                     "store audit bearer rest directory access",
-	"tokens":                        "store audit jwt seal ca rest directory discovery", // says who, never what is allowed; an issuer's keys by discovery
-	"hosts":                         "store audit audit/ship bearer rest ca feed feed/client directory resources hosts/attest",
-	"hosts/attest":                  "", // checks what a TPM says, and decides nothing
-	"vault":                         "store audit bearer rest seal access",
-	"agent/caller":                  "", // states facts, has no policy
-	"agent/launch":                  "", // starts what it is told where it is told
-	"agent/tpm":                     "", // asks the chip, and knows nobody else
-	"agent/tpm/tpmtest":             "",
-	"agent/endpoint":                "audit", // what both local endpoints refuse, and how they record it
-	"agent/endpoint/endpointtest":   "",
-	"agent/imds":                    "agent/caller agent/endpoint audit",
-	"agent/appservice":              "agent/caller agent/endpoint audit",
-	"agent/opener":                  "agent/caller agent/launch", // does what takes root, and decides nothing: no tokens, no HTTP
-	"agent":                         "audit audit/ship feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
-	"admin":                         "rest", // asks as any client would
-	"gateway/postgres/cluster":      "",     // a PostgreSQL of one's own; knows nothing of identity
+	"store":                       "", // knows no rules
+	"store/file":                  "store",
+	"store/storetest":             "store",
+	"jwt":                         "", // a signature has no state
+	"seal":                        "",
+	"seal/pkcs11":                 "", // an HSM; seal declares what it wants of one
+	"audit":                       "",
+	"audit/ship":                  "audit", // both ends of the wire, as feed/client has both
+	"rest":                        "",
+	"ca":                          "store seal", // signs what its caller has decided
+	"feed/client":                 "",           // also holds the records that travel: written once, read at both ends
+	"feed":                        "store feed/client",
+	"discovery":                   "jwt",                            // asks an outside issuer as anybody would
+	"bearer":                      "jwt feed/client rest discovery", // verifies as a stranger would
+	"directory":                   "store audit bearer rest",
+	"access":                      "store audit bearer rest directory", // a scope is a path, not an object
+	"resources":                   "store audit bearer rest directory access",
+	"tokens":                      "store audit jwt seal ca rest directory discovery", // says who, never what is allowed; an issuer's keys by discovery
+	"hosts":                       "store audit audit/ship bearer rest ca feed feed/client directory resources hosts/attest",
+	"hosts/attest":                "", // checks what a TPM says, and decides nothing
+	"vault":                       "store audit bearer rest seal access",
+	"agent/caller":                "", // states facts, has no policy
+	"agent/launch":                "", // starts what it is told where it is told
+	"agent/tpm":                   "", // asks the chip, and knows nobody else
+	"agent/tpm/tpmtest":           "",
+	"agent/endpoint":              "audit", // what both local endpoints refuse, and how they record it
+	"agent/endpoint/endpointtest": "",
+	"agent/imds":                  "agent/caller agent/endpoint audit",
+	"agent/appservice":            "agent/caller agent/endpoint audit",
+	"agent/opener":                "agent/caller agent/launch", // does what takes root, and decides nothing: no tokens, no HTTP
+	"agent":                       "audit audit/ship feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
+	"admin":                       "rest", // asks as any client would
+	// Stands beside a database, far from ours. From the agent it has what the kernel says of a peer, and the
+	// ledger that counts repeated refusals.
+	"gateway/postgres":              "bearer audit feed/client agent/caller agent/endpoint gateway/postgres/ldap",
+	"gateway/postgres/ldap":         "", // the wire alone
+	"gateway/postgres/cluster":      "", // a PostgreSQL of one's own; knows nothing of identity
 	"gateway/postgres/postgrestest": "gateway/postgres/cluster",
 	// The control plane: every noun wired on one listener. cmd and innatetest start the same one.
 	"server":     "access admin audit bearer ca directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",

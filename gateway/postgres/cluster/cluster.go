@@ -144,6 +144,9 @@ func freePort() (int, error) {
 // Data is the folder of the cluster's files, pg_hba.conf among them.
 func (c *Cluster) Data() string { return filepath.Join(c.config.Dir, "data") }
 
+// Env is the environment that the server was started in.
+func (c *Cluster) Env() []string { return c.config.Env }
+
 // PID is the postmaster's.
 func (c *Cluster) PID() int { return c.cmd.Process.Pid }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -134,6 +135,17 @@ func (s *Server) superuser(do func(*pgx.Conn) error) {
 	defer conn.Close(s.t.Context())
 	if err := do(conn); err != nil {
 		s.t.Fatalf("postgrestest: %v", err)
+	}
+}
+
+// Await returns once the server's log has a line that contains what; it fails
+// the test when that takes twenty seconds.
+func (s *Server) Await(what string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.Cluster.Await(ctx, what); err != nil {
+		s.t.Fatalf("postgrestest: waiting for %q in the server's log: %v", what, err)
 	}
 }
 

@@ -1,0 +1,104 @@
+package postgres
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+
+	"innate"
+	"innate/bearer"
+	"innate/feed/client"
+)
+
+// A policy is what the feed says of the server and of who may log in.
+type policy struct {
+	mu       sync.RWMutex
+	now      view
+	next     *view            // the snapshot that is coming in; until it is whole, now goes on deciding
+	verifier *bearer.Verifier // for the audiences of now; nil: to be made
+}
+
+// A view is the rows as they were at one moment.
+type view struct {
+	server *client.DatabaseServer                   // nil: there is none, and nobody may log in
+	logins map[innate.ObjectID]client.DatabaseLogin // by object id in lower case
+}
+
+func newPolicy() *policy {
+	return &policy{now: view{logins: map[innate.ObjectID]client.DatabaseLogin{}}}
+}
+
+// apply takes one event. A row that cannot be read is a row that allows nothing.
+func (p *policy) apply(ev client.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case ev.Reset:
+		p.next = &view{logins: map[innate.ObjectID]client.DatabaseLogin{}}
+		return
+	case ev.Synced:
+		if p.next != nil {
+			p.now, p.next, p.verifier = *p.next, nil, nil
+		}
+		return
+	}
+	v := &p.now
+	if p.next != nil {
+		v = p.next
+	}
+	if ev.Key == "server" {
+		v.server, p.verifier = nil, nil
+		if s := new(client.DatabaseServer); len(ev.Value) > 0 && json.Unmarshal(ev.Value, s) == nil {
+			v.server = s
+		}
+		return
+	}
+	id, ok := strings.CutPrefix(ev.Key, "login/")
+	if !ok {
+		return // a row that a newer control plane tells of
+	}
+	object := innate.ObjectID(strings.ToLower(id))
+	delete(v.logins, object)
+	var row client.DatabaseLogin
+	if len(ev.Value) > 0 && json.Unmarshal(ev.Value, &row) == nil {
+		v.logins[object] = row
+	}
+}
+
+// verifierFor returns a verifier for the server's audiences, with base's keys;
+// nil when there is no server. It is made anew when the row has changed, and
+// with it what it remembers: a token that was accepted for an audience that no
+// longer is must be looked at again.
+func (p *policy) verifierFor(base *bearer.Verifier) *bearer.Verifier {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now.server == nil || len(p.now.server.Audiences) == 0 {
+		return nil
+	}
+	if p.verifier == nil {
+		p.verifier = base.For(p.now.server.Audiences...)
+	}
+	return p.verifier
+}
+
+// allows reports whether a principal may log in as a role: byte for byte.
+func (p *policy) allows(who innate.ObjectID, role string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.now.server != nil && slices.Contains(p.now.logins[innate.ObjectID(strings.ToLower(string(who)))].Roles, role)
+}
+
+// certificates returns the log-ins when the server takes client certificates.
+func (p *policy) certificates() (logins []client.DatabaseLogin, on bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.now.server == nil || !p.now.server.Certificate {
+		return nil, false
+	}
+	for _, row := range p.now.logins {
+		logins = append(logins, row)
+	}
+	slices.SortFunc(logins, func(a, b client.DatabaseLogin) int { return strings.Compare(string(a.Object), string(b.Object)) })
+	return logins, true
+}
