@@ -98,7 +98,7 @@ func open(path string) (l *Log, err error) {
 	}
 	defer func() {
 		if err != nil {
-			j.file.Close()
+			j.close()
 		}
 	}()
 	l = &Log{file: f, journal: j, wake: make(chan struct{}, 1), ended: make(chan struct{}), pending: newBatch()}
@@ -200,7 +200,7 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.wake)
 	<-l.ended
-	return errors.Join(l.file.Close(), l.journal.file.Close())
+	return errors.Join(l.file.Close(), l.journal.close())
 }
 
 // writeAll is the writer: batch after batch until Close. On a busy machine it
