@@ -114,19 +114,52 @@ type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+// firstOf is the first row that a statement has, as text, or the server's code
+// and why there is none.
+func firstOf(ctx context.Context, db rowQuerier, sql string) (text, code string, err error) {
+	err = db.QueryRow(ctx, sql).Scan(&text)
+	return text, sqlState(err), err
+}
+
+// sqlState is the server's code of an error; empty when it is not the server's.
+func sqlState(err error) string {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return refused.Code
+	}
+	return ""
+}
+
 // execute executes each line of standard input, until it ends.
 func (s *session) execute(ctx context.Context, db rowQuerier) error {
 	for in := bufio.NewScanner(s.in); in.Scan(); {
-		var text string
-		err := db.QueryRow(ctx, in.Text()).Scan(&text)
-		var refused *pgconn.PgError
-		switch {
-		case errors.As(err, &refused):
-			text = "error " + refused.Code + " " + refused.Message
-		case err != nil:
-			text = "error: " + err.Error()
+		text, code, err := firstOf(ctx, db, in.Text())
+		if err != nil {
+			text = strings.TrimSpace(fmt.Sprintf("error %s %v", code, err))
 		}
 		fmt.Fprintln(s.out, text)
 	}
 	return nil
+}
+
+// databaseVariables are what leads a program to its PostgreSQL server.
+var databaseVariables = []string{"PGHOST", "PGPORT", "PGUSER", "PGPASSFILE", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT"}
+
+// A sampleDatabase is the session that 'sample serve' has at a PostgreSQL server.
+type sampleDatabase struct{ conn *pgx.Conn }
+
+// connect logs in with nothing but what the environment says.
+func (d *sampleDatabase) connect(ctx context.Context) (r sampleReport, err error) {
+	if d.conn != nil {
+		d.conn.Close(ctx)
+	}
+	d.conn, err = pgx.Connect(ctx, "dbname=postgres")
+	r.SQLState = sqlState(err)
+	return r, err
+}
+
+// ask executes a statement; Value is what came back, or SQLState why nothing did.
+func (d *sampleDatabase) ask(ctx context.Context, sql string) (r sampleReport, err error) {
+	r.Value, r.SQLState, err = firstOf(ctx, d.conn, sql)
+	return r, err
 }

@@ -20,20 +20,22 @@ import (
 // answers. The pipe between is quickstart's own: a token may travel on it, to be
 // decoded there, and is never printed.
 type sampleOrder struct {
-	Do       string `json:"do"` // secret: with the SDKs; ask: the token endpoint, by plain HTTP; env
+	Do       string `json:"do"` // secret: with the SDKs; ask: the token endpoint, by plain HTTP; env; connect, sql: with pgx
 	Vault    string `json:"vault,omitempty"`
 	Name     string `json:"name,omitempty"`
 	Resource string `json:"resource,omitempty"`
+	SQL      string `json:"sql,omitempty"`
 	IMDS     bool   `json:"imds,omitempty"`
 }
 
 type sampleReport struct {
-	Value  string            `json:"value,omitempty"`
-	Status int               `json:"status,omitempty"`
-	Token  string            `json:"token,omitempty"`
-	Env    map[string]string `json:"env,omitempty"`
-	Error  string            `json:"error,omitempty"`
-	Took   time.Duration     `json:"took,omitempty"`
+	Value    string            `json:"value,omitempty"`
+	Status   int               `json:"status,omitempty"`
+	SQLState string            `json:"sqlState,omitempty"`
+	Token    string            `json:"token,omitempty"`
+	Env      map[string]string `json:"env,omitempty"`
+	Error    string            `json:"error,omitempty"`
+	Took     time.Duration     `json:"took,omitempty"`
 }
 
 // sampleServe is a program that lives as long as its standard input and does
@@ -43,6 +45,7 @@ func (s *session) sampleServe() *cobra.Command {
 		Use: "serve", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := json.NewEncoder(s.out)
+			var db sampleDatabase
 			context.AfterFunc(cmd.Context(), func() { os.Exit(0) }) // told to end while it waits for an order
 			for in := bufio.NewScanner(s.in); in.Scan(); {
 				var o sampleOrder
@@ -50,7 +53,7 @@ func (s *session) sampleServe() *cobra.Command {
 					return err
 				}
 				begin := time.Now()
-				r, err := o.carryOut(cmd.Context())
+				r, err := o.carryOut(cmd.Context(), &db)
 				if err != nil {
 					r.Error = err.Error()
 				}
@@ -64,8 +67,12 @@ func (s *session) sampleServe() *cobra.Command {
 	}
 }
 
-func (o sampleOrder) carryOut(ctx context.Context) (r sampleReport, err error) {
+func (o sampleOrder) carryOut(ctx context.Context, db *sampleDatabase) (r sampleReport, err error) {
 	switch o.Do {
+	case "connect":
+		return db.connect(ctx)
+	case "sql":
+		return db.ask(ctx, o.SQL)
 	case "secret":
 		cred, err := azidentity.NewManagedIdentityCredential(nil)
 		if err != nil {
@@ -81,7 +88,7 @@ func (o sampleOrder) carryOut(ctx context.Context) (r sampleReport, err error) {
 		return o.ask(ctx)
 	case "env":
 		r.Env = map[string]string{}
-		for _, name := range []string{"IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "MSI_SECRET"} {
+		for _, name := range append(strings.Fields("IDENTITY_ENDPOINT IDENTITY_HEADER MSI_ENDPOINT MSI_SECRET"), databaseVariables...) {
 			r.Env[name] = os.Getenv(name)
 		}
 		return r, nil

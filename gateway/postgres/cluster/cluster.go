@@ -112,6 +112,12 @@ type account struct {
 	credential *syscall.Credential // nil: our own
 }
 
+// ServerUser is the name of the account that servers run as here.
+func ServerUser() (string, error) {
+	as, err := serverAccount()
+	return as.name, err
+}
+
 func serverAccount() (account, error) {
 	if os.Getuid() != 0 {
 		u, err := user.Current()
