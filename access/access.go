@@ -44,7 +44,7 @@ type Decision struct {
 	Why        string `json:"why"`                  // by which role where, or what is missing
 	Assignment string `json:"assignment,omitempty"` // id of the role assignment that allows
 	Role       string `json:"role,omitempty"`       // name of its role
-	Smallest   string `json:"smallest,omitempty"`   // when refused: the built-in role with the fewest rights that would allow it
+	Smallest   string `json:"smallest,omitempty"`   // when refused: the built-in role with the fewest rights that would allow it; empty where a surer proof would
 }
 
 // Config says what Access needs. DB, Audit, Directory and Tenant are required.
@@ -101,13 +101,16 @@ func (a *Access) Allowed(ctx context.Context, who innate.Principal, do Action, a
 	if who.Tenant != "" && who.Tenant != a.config.Tenant {
 		return a.refusal(who, do, at, "it is of another tenant"), nil
 	}
-	if d, ok := a.grant(who.Object, do, at); ok {
+	if d, ok := a.grant(who, do, at); ok {
 		return d, nil
 	}
 	if err := a.config.DB.Sync(ctx); err != nil {
 		return Decision{}, fmt.Errorf("deciding %s: %w", do.Name, err)
 	}
-	if d, ok := a.grant(who.Object, do, at); ok {
+	if d, ok := a.grant(who, do, at); ok {
+		return d, nil
+	}
+	if d, ok := a.tooWeak(who, do, at); ok {
 		return d, nil
 	}
 	return a.refusal(who, do, at, "no role assignment allows it"), nil
@@ -115,19 +118,36 @@ func (a *Access) Allowed(ctx context.Context, who innate.Principal, do Action, a
 
 // grant looks for an assignment that allows it: the principal's own first, then
 // those of its groups.
-func (a *Access) grant(id innate.ObjectID, do Action, at innate.Scope) (Decision, bool) {
+func (a *Access) grant(who innate.Principal, do Action, at innate.Scope) (Decision, bool) {
 	key := at.Key()
-	if g, role, ok := a.index.allowing(id, do, key); ok {
+	if g, role, ok := a.index.allowing(who.Object, do, key, who.Assurance); ok {
 		return Decision{Allowed: true, Why: role + " at " + string(g.Scope), Assignment: g.ID, Role: role}, true
 	}
-	for _, group := range a.config.Directory.Groups(id) {
-		if g, role, ok := a.index.allowing(group, do, key); ok {
+	for _, group := range a.config.Directory.Groups(who.Object) {
+		if g, role, ok := a.index.allowing(group, do, key, who.Assurance); ok {
 			why := role + " at " + string(g.Scope) + " through " + a.groupName(group)
 			return Decision{Allowed: true, Why: why, Assignment: g.ID, Role: role}, true
 		}
 	}
 	return Decision{}, false
 }
+
+// tooWeak refuses who would be allowed if it were proved more surely where it runs.
+func (a *Access) tooWeak(who innate.Principal, do Action, at innate.Scope) (Decision, bool) {
+	for _, id := range a.identities(who.Object) {
+		g, role, ok := a.index.allowing(id, do, at.Key(), surest)
+		if !ok {
+			continue
+		}
+		why := fmt.Sprintf("%s at %s is granted to whoever is proved by %s or more surely, and this caller's proof is %s",
+			role, g.Scope, g.Minimum, who.Assurance)
+		return Decision{Why: why}, true
+	}
+	return Decision{}, false
+}
+
+// surest meets every minimum.
+const surest = innate.Assurance(255)
 
 func (a *Access) groupName(id innate.ObjectID) string {
 	if g, ok := a.config.Directory.Object(id); ok {
@@ -138,7 +158,7 @@ func (a *Access) groupName(id innate.ObjectID) string {
 
 // refusal says no, what the principal does have there, and what it would take.
 func (a *Access) refusal(who innate.Principal, do Action, at innate.Scope, why string) Decision {
-	if roles := a.index.reaching(a.identities(who.Object), at.Key()); len(roles) > 0 {
+	if roles := a.index.reaching(a.identities(who.Object), at.Key(), who.Assurance); len(roles) > 0 {
 		why += "; it has " + strings.Join(roles, ", ") + " there, which does not include it"
 	}
 	return Decision{Why: why, Smallest: a.index.smallest(do)}
@@ -210,5 +230,5 @@ func (a *Access) event(ctx context.Context, who innate.Principal, action, target
 
 // Sees reports whether who has any role at id, above it or below it: lists show only that.
 func (a *Access) Sees(who innate.Principal, id innate.ResourceID) bool {
-	return a.index.touches(a.identities(who.Object), id.Key())
+	return a.index.touches(a.identities(who.Object), id.Key(), who.Assurance)
 }

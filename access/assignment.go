@@ -18,8 +18,11 @@ type Assignment struct {
 	Role      string          `json:"role"` // GUID
 	Principal innate.ObjectID `json:"principal"`
 	Kind      string          `json:"kind,omitempty"` // principalType as Graph says it
-	CreatedOn time.Time       `json:"createdOn"`
-	CreatedBy innate.ObjectID `json:"createdBy,omitempty"`
+	// Minimum is how surely the principal must be proved to run where its token says;
+	// whoever is proved less surely, or has no host, is not granted anything.
+	Minimum   innate.Assurance `json:"minimumAssurance,omitempty"`
+	CreatedOn time.Time        `json:"createdOn"`
+	CreatedBy innate.ObjectID  `json:"createdBy,omitempty"`
 }
 
 // An assignment is two rows, so that what is at or below a scope is one range,
@@ -69,14 +72,13 @@ func assign(tx store.Tx, as Assignment) (Assignment, error) {
 	if row, ok, err := grants.Get(tx, as.grantRow()); err != nil {
 		return Assignment{}, err
 	} else if ok {
-		return Assignment{}, rest.Errorf(http.StatusConflict, "RoleAssignmentExists",
-			"The role assignment already exists. Its id is %s.", row[strings.LastIndexByte(row, '/')+1:])
+		return Assignment{}, exists(tx, as, row)
 	}
 	if _, ok, err := assignments.Get(tx, as.row()); err != nil {
 		return Assignment{}, err
 	} else if ok {
 		return Assignment{}, rest.Errorf(http.StatusConflict, "RoleAssignmentUpdateNotPermitted",
-			"The role assignment %s exists with another principal or role, which cannot be changed: delete it, or choose another id.", as.ID)
+			"The role assignment %s exists with another principal, role or minimumAssurance, which cannot be changed: delete it, or choose another id.", as.ID)
 	}
 	if as.Kind == "" {
 		o, _, err := directory.Find(tx, as.Principal)
@@ -85,10 +87,27 @@ func assign(tx store.Tx, as Assignment) (Assignment, error) {
 		}
 		as.Kind = o.PrincipalType()
 	}
+	if as.Minimum > innate.Unproved && as.Kind == "User" {
+		return Assignment{}, rest.Errorf(http.StatusBadRequest, "InvalidMinimumAssurance",
+			"properties.minimumAssurance is for workloads: a user runs on no host, and would never be granted anything.")
+	}
 	if err := assignments.Put(tx, as.row(), as); err != nil {
 		return Assignment{}, err
 	}
 	return as, grants.Put(tx, as.grantRow(), as.row())
+}
+
+// exists refuses what is granted already, in an assignment of another id.
+func exists(tx store.Tx, as Assignment, row string) error {
+	old, _, err := assignments.Get(tx, row)
+	if err != nil {
+		return err
+	}
+	if old.Minimum != as.Minimum {
+		return rest.Errorf(http.StatusConflict, "RoleAssignmentUpdateNotPermitted",
+			"The role is assigned already, with the minimumAssurance '%s', which cannot be changed: delete that assignment first. Its id is %s.", old.Minimum, old.ID)
+	}
+	return rest.Errorf(http.StatusConflict, "RoleAssignmentExists", "The role assignment already exists. Its id is %s.", old.ID)
 }
 
 // remove deletes both rows of an assignment.

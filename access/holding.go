@@ -68,15 +68,17 @@ func (h *holding) reaching(key string) iter.Seq[*grant] {
 	}
 }
 
-// touches reports whether there is a grant at the scope with that key, above or below it.
-func (h *holding) touches(key string) bool {
+// touches reports whether there is a grant at the scope with that key, above or
+// below it, to whoever is proved so surely.
+func (h *holding) touches(key string, proof innate.Assurance) bool {
+	enough := func(g *grant) bool { return g.Minimum <= proof }
 	for _, g := range h.few {
-		if contains(g.key, key) || contains(key, g.key) {
+		if enough(g) && (contains(g.key, key) || contains(key, g.key)) {
 			return true
 		}
 	}
-	for k := range h.many {
-		if contains(k, key) || contains(key, k) {
+	for k, grants := range h.many {
+		if (contains(k, key) || contains(key, k)) && slices.ContainsFunc(grants, enough) {
 			return true
 		}
 	}

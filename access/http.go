@@ -34,7 +34,8 @@ type call struct {
 type verb func(c call) (status int, body any, err error)
 
 // Handler serves {scope}/providers/Microsoft.Authorization/{roleAssignments,roleDefinitions,permissions}, and
-// POST {scope}/providers/Microsoft.Authorization/checkAccess (ours): {principalId, action, data} → Decision.
+// POST {scope}/providers/Microsoft.Authorization/checkAccess (ours): {principalId, action, data, assurance} → Decision.
+// Without assurance it is the caller's own, or for anybody else the surest there is.
 // The caller wraps it in bearer.Require.
 func (a *Access) Handler() http.Handler {
 	verbs := map[string]verb{
@@ -156,6 +157,7 @@ func (a *Access) checkAccess(c call) (int, any, error) {
 		Principal string `json:"principalId"`
 		Action    string `json:"action"`
 		Data      bool   `json:"data"`
+		Assurance string `json:"assurance"`
 	}
 	if err := rest.Read(c.Request, &in); err != nil {
 		return 0, nil, err
@@ -172,14 +174,23 @@ func (a *Access) checkAccess(c call) (int, any, error) {
 			return 0, nil, err
 		}
 	}
-	d, err := a.Allowed(c.Context(), innate.Principal{Object: innate.ObjectID(id)}, Action{in.Action, in.Data}, c.at)
+	proof := c.who.Assurance // of whoever asks about itself
+	if innate.ObjectID(id) != c.who.Object {
+		proof = surest
+	}
+	if in.Assurance != "" {
+		if proof, err = innate.ParseAssurance(in.Assurance); err != nil {
+			return 0, nil, rest.Errorf(http.StatusBadRequest, "InvalidAssurance", "assurance: %s.", err)
+		}
+	}
+	d, err := a.Allowed(c.Context(), innate.Principal{Object: innate.ObjectID(id), Assurance: proof}, Action{in.Action, in.Data}, c.at)
 	return http.StatusOK, d, err
 }
 
 // listPermissions lists what the caller's own roles at the scope say.
 func (a *Access) listPermissions(c call) (int, any, error) {
 	mine := []permission{}
-	for role := range a.index.roles(a.identities(c.who.Object), c.at.Key()) {
+	for role := range a.index.roles(a.identities(c.who.Object), c.at.Key(), c.who.Assurance) {
 		mine = append(mine, permissionOf(role))
 	}
 	return http.StatusOK, list[permission]{Value: mine}, nil

@@ -24,21 +24,22 @@ type assignmentShape struct {
 }
 
 type assignmentProperties struct {
-	Role      string          `json:"roleDefinitionId"`
-	Principal innate.ObjectID `json:"principalId"`
-	Kind      string          `json:"principalType"`
-	Scope     innate.Scope    `json:"scope"`
-	CreatedOn time.Time       `json:"createdOn"`
-	UpdatedOn time.Time       `json:"updatedOn"` // an assignment never changes
-	CreatedBy innate.ObjectID `json:"createdBy"`
-	UpdatedBy innate.ObjectID `json:"updatedBy"`
+	Role      string           `json:"roleDefinitionId"`
+	Principal innate.ObjectID  `json:"principalId"`
+	Kind      string           `json:"principalType"`
+	Scope     innate.Scope     `json:"scope"`
+	Minimum   innate.Assurance `json:"minimumAssurance,omitempty"` // ours
+	CreatedOn time.Time        `json:"createdOn"`
+	UpdatedOn time.Time        `json:"updatedOn"` // an assignment never changes
+	CreatedBy innate.ObjectID  `json:"createdBy"`
+	UpdatedBy innate.ObjectID  `json:"updatedBy"`
 }
 
 func (as Assignment) shape() assignmentShape {
 	return assignmentShape{
 		ID: below(as.Scope, "roleAssignments", as.ID), Name: as.ID, Type: "Microsoft.Authorization/roleAssignments",
 		Properties: assignmentProperties{
-			Role: definitionID(as.Scope, as.Role), Principal: as.Principal, Kind: as.Kind, Scope: as.Scope,
+			Role: definitionID(as.Scope, as.Role), Principal: as.Principal, Kind: as.Kind, Scope: as.Scope, Minimum: as.Minimum,
 			CreatedOn: as.CreatedOn, UpdatedOn: as.CreatedOn, CreatedBy: as.CreatedBy, UpdatedBy: as.CreatedBy,
 		},
 	}
@@ -167,7 +168,7 @@ func (a *Access) putAssignment(c call) (int, any, error) {
 		if err != nil {
 			return err
 		}
-		if ok && old.Principal == as.Principal && old.Role == as.Role {
+		if ok && old.Principal == as.Principal && old.Role == as.Role && old.Minimum == as.Minimum {
 			made, status = old, http.StatusOK // a replay
 			return nil
 		}
@@ -207,6 +208,7 @@ func readAssignmentBody(c call) (Assignment, error) {
 			Principal string `json:"principalId"`
 			Kind      string `json:"principalType"`
 			Condition string `json:"condition"`
+			Minimum   string `json:"minimumAssurance"`
 		} `json:"properties"`
 	}
 	if err := rest.Read(c.Request, &in); err != nil {
@@ -214,7 +216,7 @@ func readAssignmentBody(c call) (Assignment, error) {
 	}
 	p := in.Properties
 	if p.Condition != "" {
-		return Assignment{}, rest.Errorf(http.StatusBadRequest, "UnsupportedCondition", "properties.condition is not supported: leave it out, or use a narrower scope or role.")
+		return Assignment{}, rest.Errorf(http.StatusBadRequest, "UnsupportedCondition", "properties.condition is not supported: leave it out, or use a narrower scope or role. How surely a workload must be proved is properties.minimumAssurance.")
 	}
 	role, err := lastSegment(p.Role)
 	if err != nil {
@@ -229,7 +231,13 @@ func readAssignmentBody(c call) (Assignment, error) {
 	default:
 		return Assignment{}, rest.Errorf(http.StatusBadRequest, "InvalidPrincipalType", "properties.principalType is '%.40s': want User, Group or ServicePrincipal, or leave it out.", p.Kind)
 	}
-	return Assignment{ID: c.name, Scope: c.at, Role: role, Principal: innate.ObjectID(principal), Kind: p.Kind}, nil
+	var minimum innate.Assurance
+	if p.Minimum != "" {
+		if minimum, err = innate.ParseAssurance(p.Minimum); err != nil {
+			return Assignment{}, rest.Errorf(http.StatusBadRequest, "InvalidMinimumAssurance", "properties.minimumAssurance: %s.", err)
+		}
+	}
+	return Assignment{ID: c.name, Scope: c.at, Role: role, Principal: innate.ObjectID(principal), Kind: p.Kind, Minimum: minimum}, nil
 }
 
 // checkPrincipal refuses a principal of another kind than was said. Somebody
@@ -284,5 +292,8 @@ func (a *Access) leave(tx store.Tx, c call, action string, as Assignment) error 
 	}
 	ev.Allowed = true
 	ev.Detail = map[string]string{"principalId": string(as.Principal), "role": role.Name}
+	if as.Minimum > innate.Unproved {
+		ev.Detail["minimumAssurance"] = as.Minimum.String()
+	}
 	return audit.Leave(tx, ev)
 }

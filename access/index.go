@@ -79,8 +79,8 @@ func (x *index) assignment(row string, as *Assignment) {
 }
 
 // allowing finds a grant of id that reaches the scope with that key and allows
-// do, and the name of its role.
-func (x *index) allowing(id innate.ObjectID, do Action, key string) (*grant, string, bool) {
+// do to whoever is proved so surely, and the name of its role.
+func (x *index) allowing(id innate.ObjectID, do Action, key string, proof innate.Assurance) (*grant, string, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	roles, known := x.verdicts[do]
@@ -92,7 +92,7 @@ func (x *index) allowing(id innate.ObjectID, do Action, key string) (*grant, str
 		return nil, "", false
 	}
 	for g := range h.reaching(key) {
-		if r, ok := roles[g.Role]; ok {
+		if r, ok := roles[g.Role]; ok && g.Minimum <= proof {
 			return g, r.Name, true
 		}
 	}
@@ -130,9 +130,10 @@ func (x *index) smallest(do Action) string {
 	return ""
 }
 
-// reaching names the roles that any of ids has at the scope with that key, each once.
-func (x *index) reaching(ids []innate.ObjectID, key string) (names []string) {
-	for r := range x.roles(ids, key) {
+// reaching names the roles that any of ids has at the scope with that key when
+// proved so surely, each once.
+func (x *index) reaching(ids []innate.ObjectID, key string, proof innate.Assurance) (names []string) {
+	for r := range x.roles(ids, key, proof) {
 		if !slices.Contains(names, r.Name) {
 			names = append(names, r.Name)
 		}
@@ -140,8 +141,9 @@ func (x *index) reaching(ids []innate.ObjectID, key string) (names []string) {
 	return names
 }
 
-// roles yields the roles that any of ids has at the scope with that key.
-func (x *index) roles(ids []innate.ObjectID, key string) iter.Seq[Role] {
+// roles yields the roles that any of ids has at the scope with that key when
+// proved so surely.
+func (x *index) roles(ids []innate.ObjectID, key string, proof innate.Assurance) iter.Seq[Role] {
 	return func(yield func(Role) bool) {
 		x.mu.RLock()
 		defer x.mu.RUnlock()
@@ -151,7 +153,7 @@ func (x *index) roles(ids []innate.ObjectID, key string) iter.Seq[Role] {
 				continue
 			}
 			for g := range h.reaching(key) {
-				if r, ok := x.rules[g.Role]; ok && !yield(r.Role) {
+				if r, ok := x.rules[g.Role]; ok && g.Minimum <= proof && !yield(r.Role) {
 					return
 				}
 			}
@@ -160,12 +162,12 @@ func (x *index) roles(ids []innate.ObjectID, key string) iter.Seq[Role] {
 }
 
 // touches reports whether any of ids has anything at the scope with that key,
-// above it or below it.
-func (x *index) touches(ids []innate.ObjectID, key string) bool {
+// above it or below it, when proved so surely.
+func (x *index) touches(ids []innate.ObjectID, key string, proof innate.Assurance) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, id := range ids {
-		if h, ok := x.held[id]; ok && h.touches(key) {
+		if h, ok := x.held[id]; ok && h.touches(key, proof) {
 			return true
 		}
 	}

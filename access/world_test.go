@@ -109,6 +109,17 @@ func (w *world) principal(name string) innate.Principal {
 	return innate.Principal{Tenant: "home", Object: o.ID, Client: o.Client, Name: name}
 }
 
+// user makes a person.
+func (w *world) user(name string) innate.Principal {
+	w.t.Helper()
+	var o directory.Object
+	w.do(func(tx store.Tx) (err error) {
+		o, err = directory.CreateUser(tx, name, name+"@example.org", time.Now())
+		return err
+	})
+	return innate.Principal{Tenant: "home", Object: o.ID, Name: name}
+}
+
 // group makes a group of members.
 func (w *world) group(name string, members ...innate.ObjectID) innate.Principal {
 	w.t.Helper()
