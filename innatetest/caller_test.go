@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"innate"
+	"innate/access"
 	"innate/agent"
 	"innate/agent/caller"
 	"innate/agent/launch"
@@ -144,6 +145,30 @@ func TestNoTokenBelowTheAssuranceThatTheAppDemands(t *testing.T) {
 		strong(t, p)
 		if claims := claimsOf(t, api); claims["innate_assurance"] != "cgroup+uid" {
 			t.Errorf("assurance %v, want cgroup+uid", claims["innate_assurance"])
+		}
+	})
+}
+
+// A role is the other place for it: the app goes on elsewhere as it is.
+func TestASecretIsNotReadBelowTheAssuranceThatTheRoleDemands(t *testing.T) {
+	t.Parallel()
+	p := innatetest.Start(t, innatetest.WithPrograms(t))
+	api, kv := p.App("api"), p.Vault("kv1")
+	kv.Put("db-password", "hunter2")
+	p.ARM(http.MethodPut, string(kv.ID())+"/providers/Microsoft.Authorization/roleAssignments/"+innate.NewGUID(), map[string]any{
+		"properties": map[string]any{
+			"roleDefinitionId": access.KeyVaultSecretsUser, "principalId": api.Principal(), "minimumAssurance": "cgroup+uid",
+		},
+	}, nil)
+	status, text := kv.GetWith(api.Token("https://vault.azure.net"), "db-password") // proved by its secret alone
+	if status != http.StatusForbidden || !strings.Contains(text, "proved by cgroup+uid or more surely") || !strings.Contains(text, "proof is secret-only") {
+		t.Errorf("got %d %q, want 403 that says what the role demands and what there is", status, text)
+	}
+	t.Run("a program run as the app reads it", func(t *testing.T) {
+		strong(t, p)
+		out, err := sample(t, api, "secret", kv.URL(), "db-password")
+		if err != nil || out != "hunter2" {
+			t.Errorf("got %q, %v", out, err)
 		}
 	})
 }

@@ -18,10 +18,11 @@ type assignment struct {
 	ID         string `json:"id"`
 	Name       string `json:"name"`
 	Properties struct {
-		Scope     innate.Scope    `json:"scope"`
-		Role      string          `json:"roleDefinitionId"`
-		Principal innate.ObjectID `json:"principalId"`
-		Kind      string          `json:"principalType"`
+		Scope     innate.Scope     `json:"scope"`
+		Role      string           `json:"roleDefinitionId"`
+		Principal innate.ObjectID  `json:"principalId"`
+		Kind      string           `json:"principalType"`
+		Minimum   innate.Assurance `json:"minimumAssurance,omitempty"`
 	} `json:"properties"`
 }
 
@@ -90,9 +91,15 @@ func under(at innate.Scope) string {
 
 func (s *session) roleAssign() *cobra.Command {
 	var g grantFlags
+	var minimum string
 	cmd := &cobra.Command{
 		Use: "assign", Short: "Grant a role", Args: cobra.NoArgs,
-		Example: "  innate role assign --to api --role 'Key Vault Secrets User' --at kv1",
+		Long: `Grants a role at a resource, a group or all, and whatever is below it. With
+--minimum-assurance the role counts only for tokens that were given to a workload
+which its host's agent had recognised at least so surely; 'innate agent status'
+says how surely a host can.`,
+		Example: `  innate role assign --to api --role 'Key Vault Secrets User' --at kv1
+  innate role assign --to api --role 'Key Vault Secrets User' --at kv1 --minimum-assurance cgroup+uid`,
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
 			who, role, at, err := g.find(cmd, c)
 			if err != nil {
@@ -100,7 +107,7 @@ func (s *session) roleAssign() *cobra.Command {
 			}
 			var made assignment
 			err = c.ARM(cmd.Context(), http.MethodPut, under(at)+authorization+"roleAssignments/"+innate.NewGUID(),
-				map[string]any{"properties": map[string]any{"roleDefinitionId": role.ID, "principalId": who}}, &made)
+				map[string]any{"properties": map[string]any{"roleDefinitionId": role.ID, "principalId": who, "minimumAssurance": minimum}}, &made)
 			if code(err) == "RoleAssignmentExists" {
 				return s.say(map[string]any{"exists": true}, "%s had %s at %s already.", g.to, role.Properties.RoleName, at)
 			}
@@ -111,6 +118,7 @@ func (s *session) roleAssign() *cobra.Command {
 		}),
 	}
 	g.add(cmd)
+	cmd.Flags().StringVar(&minimum, "minimum-assurance", "", "how surely the workload must be `proved`: uid, cgroup+uid, netns or device")
 	return cmd
 }
 
@@ -193,17 +201,25 @@ func (s *session) roleList() *cobra.Command {
 			var rows [][]string
 			for _, a := range have {
 				role := strings.ToLower(a.Properties.Role[strings.LastIndexByte(a.Properties.Role, '/')+1:])
-				rows = append(rows, []string{people[a.Properties.Principal], names[role], string(a.Properties.Scope), string(a.Properties.Principal)})
+				rows = append(rows, []string{people[a.Properties.Principal], names[role], string(a.Properties.Scope), string(a.Properties.Principal), least(a.Properties.Minimum)})
 			}
 			if have == nil {
 				have = []assignment{}
 			}
-			return s.print(have, "WHO ROLE SCOPE PRINCIPAL", rows)
+			return s.print(have, "WHO ROLE SCOPE PRINCIPAL MINIMUM-ASSURANCE", rows)
 		}),
 	}
 	cmd.Flags().StringVar(&to, "to", "", "only of `who`, through groups too")
 	cmd.Flags().StringVar(&at, "at", "", "at, above and below a `scope`")
 	return cmd
+}
+
+// least is a minimum as a cell; empty when there is none.
+func least(minimum innate.Assurance) string {
+	if minimum == innate.Unproved {
+		return ""
+	}
+	return minimum.String()
 }
 
 // displayNames resolves object ids to what people call them.
@@ -228,7 +244,7 @@ func displayNames(cmd *cobra.Command, c *admin.Client, ids []innate.ObjectID) (m
 }
 
 func (s *session) roleWhy() *cobra.Command {
-	var to, do, at string
+	var to, do, at, assurance string
 	var data bool
 	cmd := &cobra.Command{
 		Use: "why", Short: "Say whether someone may do something, and why", Args: cobra.NoArgs,
@@ -251,7 +267,7 @@ func (s *session) roleWhy() *cobra.Command {
 				Smallest   string `json:"smallest,omitempty"`
 			}
 			if err := c.ARM(ctx, http.MethodPost, under(scope)+authorization+"checkAccess",
-				map[string]any{"principalId": who, "action": do, "data": data}, &d); err != nil {
+				map[string]any{"principalId": who, "action": do, "data": data, "assurance": assurance}, &d); err != nil {
 				return err
 			}
 			word := "no"
@@ -268,6 +284,7 @@ func (s *session) roleWhy() *cobra.Command {
 	cmd.Flags().StringVar(&to, "to", "", "`who`")
 	cmd.Flags().StringVar(&do, "do", "", "`action`")
 	cmd.Flags().StringVar(&at, "at", "", "`scope`")
+	cmd.Flags().StringVar(&assurance, "assurance", "", "how surely it is `proved`; empty: as surely as can be")
 	cmd.Flags().BoolVar(&data, "data", false, "it is a data action: on what is inside the resource")
 	for _, f := range []string{"to", "do", "at"} {
 		cmd.MarkFlagRequired(f)
