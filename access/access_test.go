@@ -9,7 +9,6 @@ import (
 	"innate"
 	"innate/access"
 	"innate/audit"
-	"innate/directory"
 	"innate/rest"
 	"innate/store"
 )
@@ -102,13 +101,13 @@ func TestGroupsGrantToTheirMembersHoweverDeep(t *testing.T) {
 	me := w.principal("me")
 	inner := w.group("inner", me.Object)
 	outer := w.group("outer", inner.Object)
-	w.do(func(tx store.Tx) error { return directory.AddMember(tx, inner.Object, outer.Object) }) // a cycle
+	w.do(func(tx store.Tx) error { return w.dir.AddMember(tx, inner.Object, outer.Object) }) // a cycle
 	w.assign(outer, access.KeyVaultSecretsUser, rg)
 	d := w.allowed(me, access.Data(getSecret), kv)
 	if !d.Allowed || !strings.Contains(d.Why, "outer") {
 		t.Errorf("through two groups: got %+v", d)
 	}
-	w.do(func(tx store.Tx) error { return directory.RemoveMember(tx, inner.Object, me.Object) })
+	w.do(func(tx store.Tx) error { return w.dir.RemoveMember(tx, inner.Object, me.Object) })
 	if w.allowed(me, access.Data(getSecret), kv).Allowed {
 		t.Error("it may still, after it left the group")
 	}

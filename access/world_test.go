@@ -129,7 +129,7 @@ func (w *world) group(name string, members ...innate.ObjectID) innate.Principal 
 			return err
 		}
 		for _, m := range members {
-			if err := directory.AddMember(tx, o.ID, m); err != nil {
+			if err := w.dir.AddMember(tx, o.ID, m); err != nil {
 				return err
 			}
 		}

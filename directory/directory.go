@@ -49,6 +49,8 @@ type Config struct {
 	OnDelete []func(store.Tx, Object) error
 	// OnEnable runs in the transaction that enables or disables a principal.
 	OnEnable []func(store.Tx, Object) error
+	// OnMember runs in the transaction that puts a member, which may be a group itself, into a group or takes it out.
+	OnMember []func(tx store.Tx, group, member innate.ObjectID) error
 	Now      func() time.Time
 }
 

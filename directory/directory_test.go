@@ -43,11 +43,11 @@ func TestGroupsAreTransitiveAndCyclesAreHarmless(t *testing.T) {
 		}
 	}
 	check("through a group", inner.ID, outer.ID)
-	w.do(func(tx store.Tx) error { return directory.AddMember(tx, inner.ID, outer.ID) })
+	w.do(func(tx store.Tx) error { return w.AddMember(tx, inner.ID, outer.ID) })
 	check("a cycle", inner.ID, outer.ID)
-	w.do(func(tx store.Tx) error { return directory.AddMember(tx, beside.ID, outer.ID) })
+	w.do(func(tx store.Tx) error { return w.AddMember(tx, beside.ID, outer.ID) })
 	check("a membership far above is felt", inner.ID, outer.ID, beside.ID)
-	w.do(func(tx store.Tx) error { return directory.RemoveMember(tx, inner.ID, me.ID) })
+	w.do(func(tx store.Tx) error { return w.RemoveMember(tx, inner.ID, me.ID) })
 	check("and so is the loss of one")
 }
 

@@ -173,7 +173,7 @@ func TestAGroupsRolesAreItsMembersIfTheyAreForThem(t *testing.T) {
 	if diff := cmp.Diff([]string{"orders.write"}, w.roles(app, vm.ID)); diff != "" { // once, though it has it twice
 		t.Errorf("its roles (-want +got)\n%s", diff)
 	}
-	w.do(func(tx store.Tx) error { return directory.RemoveMember(tx, inner.ID, vm.ID) })
+	w.do(func(tx store.Tx) error { return w.RemoveMember(tx, inner.ID, vm.ID) })
 	w.want(204, admin, "DELETE", set+"/"+made["id"].(string), nil)
 	if diff := cmp.Diff([]string{"orders.write"}, w.roles(app, vm.ID)); diff != "" {
 		t.Errorf("its own role (-want +got)\n%s", diff)

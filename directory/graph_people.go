@@ -172,7 +172,7 @@ func (d *Directory) postMember(r *http.Request, who innate.Principal) (int, any,
 		if isMember(tx, group, member) {
 			return bad("One or more added object references already exist for the following modified properties: 'members'.")
 		}
-		if err := AddMember(tx, group, member); err != nil {
+		if err := d.AddMember(tx, group, member); err != nil {
 			return err
 		}
 		return d.leave(r.Context(), tx, who, actionGroup+"members/add", pair(group, member))
@@ -185,7 +185,7 @@ func (d *Directory) deleteMember(r *http.Request, who innate.Principal) (int, an
 	}
 	group, member := innate.ObjectID(r.PathValue("id")), innate.ObjectID(r.PathValue("mid"))
 	return http.StatusNoContent, nil, d.update(r.Context(), func(tx store.Tx) error {
-		if err := RemoveMember(tx, group, member); err != nil {
+		if err := d.RemoveMember(tx, group, member); err != nil {
 			return err
 		}
 		return d.leave(r.Context(), tx, who, actionGroup+"members/remove", pair(group, member))

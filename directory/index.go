@@ -153,19 +153,7 @@ func (x *index) groups(id innate.ObjectID) []innate.ObjectID {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	seen := map[innate.ObjectID]bool{}
-	all = nil
-	for next := x.memberOf[id]; len(next) > 0; {
-		var above []innate.ObjectID
-		for _, g := range next {
-			if !seen[g] {
-				seen[g] = true
-				all = append(all, g)
-				above = append(above, x.memberOf[g]...)
-			}
-		}
-		next = above
-	}
+	all = closure(id, func(id innate.ObjectID) []innate.ObjectID { return x.memberOf[id] })
 	x.nested[id] = all
 	return all
 }

@@ -12,7 +12,7 @@ const (
 )
 
 // AddMember puts member into group; cycles of groups are allowed and harmless.
-func AddMember(tx store.Tx, group, member innate.ObjectID) error {
+func (d *Directory) AddMember(tx store.Tx, group, member innate.ObjectID) error {
 	g, err := find(tx, group)
 	if err != nil {
 		return err
@@ -26,16 +26,28 @@ func AddMember(tx store.Tx, group, member innate.ObjectID) error {
 	if err := members.Put(tx, pair(group, member), struct{}{}); err != nil {
 		return err
 	}
-	return memberOfs.Put(tx, pair(member, group), struct{}{})
+	if err := memberOfs.Put(tx, pair(member, group), struct{}{}); err != nil {
+		return err
+	}
+	return d.changedMember(tx, group, member)
+}
+
+// changedMember runs OnMember.
+func (d *Directory) changedMember(tx store.Tx, group, member innate.ObjectID) error {
+	for _, changed := range d.config.OnMember {
+		if err := changed(tx, group, member); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RemoveMember is the inverse of AddMember.
-func RemoveMember(tx store.Tx, group, member innate.ObjectID) error {
+func (d *Directory) RemoveMember(tx store.Tx, group, member innate.ObjectID) error {
 	if !isMember(tx, group, member) {
 		return notFound(member)
 	}
-	dropMember(tx, group, member)
-	return nil
+	return d.dropMember(tx, group, member)
 }
 
 // isMember reports whether member is directly in group.
@@ -50,18 +62,53 @@ func membersOf(r store.Reader, group innate.ObjectID) []innate.ObjectID {
 }
 
 // dropMemberships takes id out of every group, and everybody out of it.
-func dropMemberships(tx store.Tx, id innate.ObjectID) {
+func (d *Directory) dropMemberships(tx store.Tx, id innate.ObjectID) error {
 	for _, group := range seconds(memberOfs, tx, id) {
-		dropMember(tx, group, id)
+		if err := d.dropMember(tx, group, id); err != nil {
+			return err
+		}
 	}
 	for _, member := range membersOf(tx, id) {
-		dropMember(tx, id, member)
+		if err := d.dropMember(tx, id, member); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-func dropMember(tx store.Tx, group, member innate.ObjectID) {
+func (d *Directory) dropMember(tx store.Tx, group, member innate.ObjectID) error {
 	members.Delete(tx, pair(group, member))
 	memberOfs.Delete(tx, pair(member, group))
+	return d.changedMember(tx, group, member)
+}
+
+// GroupsIn lists every group that id is in as a transaction sees it, nested ones
+// too, each once; Groups is the same from memory.
+func GroupsIn(r store.Reader, id innate.ObjectID) []innate.ObjectID {
+	return closure(id, func(id innate.ObjectID) []innate.ObjectID { return seconds(memberOfs, r, id) })
+}
+
+// MembersIn lists every principal that is in a group, through nested groups too,
+// and those groups, each once; the group itself only where it is in itself.
+func MembersIn(r store.Reader, group innate.ObjectID) []innate.ObjectID {
+	return closure(group, func(id innate.ObjectID) []innate.ObjectID { return membersOf(r, id) })
+}
+
+// closure lists what is reached from id by one step or more.
+func closure(id innate.ObjectID, step func(innate.ObjectID) []innate.ObjectID) (all []innate.ObjectID) {
+	seen := map[innate.ObjectID]bool{}
+	for next := step(id); len(next) > 0; {
+		var beyond []innate.ObjectID
+		for _, id := range next {
+			if !seen[id] {
+				seen[id] = true
+				all = append(all, id)
+				beyond = append(beyond, step(id)...)
+			}
+		}
+		next = beyond
+	}
+	return all
 }
 
 // seconds lists the second halves of the pairs that begin with first.

@@ -109,7 +109,9 @@ func (d *Directory) DeleteObject(tx store.Tx, id innate.ObjectID) error {
 	if err != nil {
 		return err
 	}
-	dropMemberships(tx, id)
+	if err := d.dropMemberships(tx, id); err != nil {
+		return err
+	}
 	dropFederatedOf(tx, id)
 	dropAppRoles(tx, id)
 	if err := DropKeys(tx, id, "", ""); err != nil {

@@ -114,7 +114,7 @@ func (w *world) group(name string, members ...innate.ObjectID) (o directory.Obje
 			return err
 		}
 		for _, m := range members {
-			if err := directory.AddMember(tx, o.ID, m); err != nil {
+			if err := w.AddMember(tx, o.ID, m); err != nil {
 				return err
 			}
 		}

@@ -57,7 +57,7 @@ func (w *world) in(member innate.ObjectID, name string) (group innate.ObjectID) 
 			return err
 		}
 		group = g.ID
-		return directory.AddMember(tx, g.ID, member)
+		return w.directory.AddMember(tx, g.ID, member)
 	})
 	return group
 }
@@ -65,7 +65,7 @@ func (w *world) in(member innate.ObjectID, name string) (group innate.ObjectID) 
 // out takes a member out of a group.
 func (w *world) out(group, member innate.ObjectID) {
 	w.t.Helper()
-	w.update(func(tx store.Tx) error { return directory.RemoveMember(tx, group, member) })
+	w.update(func(tx store.Tx) error { return w.directory.RemoveMember(tx, group, member) })
 }
 
 // stringsOf is a claim that is an array of strings; nil when the token has none.
@@ -174,7 +174,7 @@ func TestATokenHasGroupsOnlyForAServiceThatWantsThem(t *testing.T) {
 	inner := w.in(who.ID, "inner")
 	outer := w.in(inner, "outer")
 	w.in(outer, "outermost")
-	w.update(func(tx store.Tx) error { return directory.AddMember(tx, inner, outer) }) // a ring
+	w.update(func(tx store.Tx) error { return w.directory.AddMember(tx, inner, outer) }) // a ring
 	var want []string
 	for _, g := range w.directory.Groups(who.ID) {
 		want = append(want, string(g))
@@ -210,7 +210,7 @@ func TestMoreThanTwoHundredGroupsAreAskedForElsewhere(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := directory.AddMember(tx, g.ID, who.ID); err != nil {
+			if err := w.directory.AddMember(tx, g.ID, who.ID); err != nil {
 				return err
 			}
 		}

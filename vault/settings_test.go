@@ -155,7 +155,7 @@ func TestAGroupsPolicyIsItsMembers(t *testing.T) {
 	})
 	w.set(vault.Settings{ByPolicy: true, Policies: []vault.Policy{{Object: readers.ID, Secrets: []string{"get"}}}})
 	w.refused(w.send("app", "GET", "/secrets/a"+api, ""), 403, "Forbidden", "AccessDenied")
-	w.update(func(tx store.Tx) error { return directory.AddMember(tx, readers.ID, w.people["app"].Object) })
+	w.update(func(tx store.Tx) error { return w.directory.AddMember(tx, readers.ID, w.people["app"].Object) })
 	w.must("app", "GET", "/secrets/a"+api, "")
 }
 

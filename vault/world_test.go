@@ -37,12 +37,13 @@ const (
 
 // A world is two vaults with all that stands behind them, and the people who use them.
 type world struct {
-	t       testing.TB
-	dir     string
-	db      *store.DB
-	audit   *audit.Log
-	service *vault.Service
-	front   http.Handler
+	directory *directory.Directory
+	t         testing.TB
+	dir       string
+	db        *store.DB
+	audit     *audit.Log
+	service   *vault.Service
+	front     http.Handler
 
 	mu     sync.Mutex
 	now    time.Time
@@ -73,12 +74,12 @@ func newWorldIn(t testing.TB, dir string) *world {
 	t.Cleanup(func() { w.audit.Close() })
 	master, err := makeMaster(w.path("master.key"))
 	check(t, err)
-	people, err := directory.New(directory.Config{
+	w.directory, err = directory.New(directory.Config{
 		DB: w.db, Audit: w.audit, Tenant: tenant, Graph: "https://graph.innate.test",
 		MayEdit: func(context.Context, innate.Principal, string) error { return nil },
 	})
 	check(t, err)
-	roles, err := access.New(access.Config{DB: w.db, Audit: w.audit, Directory: people, Tenant: tenant})
+	roles, err := access.New(access.Config{DB: w.db, Audit: w.audit, Directory: w.directory, Tenant: tenant})
 	check(t, err)
 	w.service, err = vault.New(vault.Config{
 		DB: w.db, Audit: w.audit, Seal: master, Access: roles, Tenant: tenant,
