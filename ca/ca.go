@@ -32,6 +32,7 @@ const (
 	Servers    Purpose = "servers"    // server TLS
 	Hosts      Purpose = "hosts"      // machines that run the agent
 	Identities Purpose = "identities" // managed identities, one per (identity, hosting resource, host)
+	Databases  Purpose = "databases"  // clients of PostgreSQL servers, one per (identity, server)
 	Documents  Purpose = "documents"  // what a host signs on behalf of a VM, one per (VM, host)
 )
 
@@ -92,7 +93,7 @@ func Open(ctx context.Context, c Config) (*Authorities, error) {
 	var of map[Purpose]*authority
 	_, err := c.DB.Update(ctx, func(tx store.Tx) error {
 		of = map[Purpose]*authority{}
-		for _, p := range []Purpose{Servers, Hosts, Identities, Documents} {
+		for _, p := range []Purpose{Servers, Hosts, Identities, Databases, Documents} {
 			a, err := readOrMake(tx, c, p)
 			if err != nil {
 				return fmt.Errorf("authority for %s: %w", p, err)

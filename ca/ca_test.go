@@ -27,7 +27,7 @@ import (
 
 const domain = "innate.test"
 
-var purposes = []ca.Purpose{ca.Servers, ca.Hosts, ca.Identities, ca.Documents}
+var purposes = []ca.Purpose{ca.Servers, ca.Hosts, ca.Identities, ca.Databases, ca.Documents}
 
 func config(t *testing.T) ca.Config {
 	t.Helper()
@@ -92,7 +92,7 @@ func TestACertificateIsGoodForItsPurposeAlone(t *testing.T) {
 			}
 		}
 		for use, want := range map[x509.ExtKeyUsage]bool{
-			x509.ExtKeyUsageServerAuth: p == ca.Servers, x509.ExtKeyUsageClientAuth: p == ca.Hosts || p == ca.Identities,
+			x509.ExtKeyUsageServerAuth: p == ca.Servers, x509.ExtKeyUsageClientAuth: p == ca.Hosts || p == ca.Identities || p == ca.Databases,
 			x509.ExtKeyUsageEmailProtection: p == ca.Documents,
 		} {
 			_, err := cert.Verify(x509.VerifyOptions{Roots: a.Pool(purposes...), KeyUsages: []x509.ExtKeyUsage{use}})

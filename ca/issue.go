@@ -88,10 +88,19 @@ func serial() *big.Int {
 // A Subject is what a certificate says. The authority copies nothing from a CSR but its key.
 type Subject struct {
 	CommonName string
+	Unit       string // OU; empty means none
 	DNS        []string
 	IPs        []net.IP
 	URIs       []*url.URL
 	Life       time.Duration // cut where the authority's own ends
+}
+
+func (s Subject) name() pkix.Name {
+	name := pkix.Name{CommonName: s.CommonName}
+	if s.Unit != "" {
+		name.OrganizationalUnit = []string{s.Unit}
+	}
+	return name
 }
 
 // Issue signs a certificate (DER) for pub. Whether it may be had is the caller's decision.
@@ -114,7 +123,7 @@ func (a *Authorities) Issue(p Purpose, pub crypto.PublicKey, s Subject) ([]byte,
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial(),
-		Subject:               pkix.Name{CommonName: s.CommonName},
+		Subject:               s.name(),
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              ends,
 		KeyUsage:              x509.KeyUsageDigitalSignature,

@@ -33,6 +33,12 @@ func IdentityURIs(domain string, id innate.ObjectID, hosting, host innate.Resour
 	}
 }
 
+// LoginURIs are the names in a certificate by which an identity logs in at a
+// PostgreSQL server: the principal, and the server.
+func LoginURIs(domain string, id innate.ObjectID, server innate.ResourceID) []*url.URL {
+	return []*url.URL{uri(domain, identityKind, "/"+string(id)), uri(domain, resourceKind, server.Key())}
+}
+
 // DocumentURIs are the names in a certificate for a VM's attested documents: the
 // VM, and the machine that may sign for it.
 func DocumentURIs(domain string, vm, host innate.ResourceID) []*url.URL {
