@@ -35,6 +35,7 @@ var may = map[string]string{
 	"hosts":                       "store audit audit/ship bearer rest ca feed feed/client directory resources hosts/attest",
 	"hosts/attest":                "", // checks what a TPM says, and decides nothing
 	"vault":                       "store audit bearer rest seal access",
+	"databases":                   "store audit bearer rest feed feed/client directory access",
 	"agent/caller":                "", // states facts, has no policy
 	"agent/launch":                "", // starts what it is told where it is told
 	"agent/tpm":                   "", // asks the chip, and knows nobody else
@@ -53,7 +54,7 @@ var may = map[string]string{
 	"gateway/postgres/cluster":      "", // a PostgreSQL of one's own; knows nothing of identity
 	"gateway/postgres/postgrestest": "gateway/postgres/cluster",
 	// The control plane: every noun wired on one listener. cmd and innatetest start the same one.
-	"server":     "access admin audit bearer ca directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",
+	"server":     "access admin audit bearer ca databases directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",
 	"platform":   "server agent admin discovery", // the whole in one process: laptop, CI, tests
 	"cmd/innate": "*",
 	"innatetest": "*",

@@ -26,6 +26,10 @@ const MachinePlacementOperator = "5d1c6f0e-3b7a-4e0c-9a52-6f2f4e7b8c10"
 // calls it (RFC 8693). Its action is a data action: no Owner has it by being one.
 const TokenExchanger = "b3a0c1d8-6f52-4d0b-8a1e-94c7d25e1f63"
 
+// PostgreSQLGateway is ours: the identity of the gateway beside a PostgreSQL
+// server hears who may log in there, and nothing else.
+const PostgreSQLGateway = "2f6b1c34-9d0e-4c67-8f8a-7a1b5e3d9c42"
+
 // ExchangeToken is the action that it allows.
 const ExchangeToken = "Innate.Tokens/exchange/action"
 
@@ -63,6 +67,10 @@ var builtIn = []Role{{
 	ID: MachinePlacementOperator, Name: "Machine Placement Operator", BuiltIn: true,
 	Description: "Place virtual machines and app service plans on a machine.",
 	Actions:     []string{"Microsoft.HybridCompute/machines/read", "Microsoft.HybridCompute/machines/place/action"},
+}, {
+	ID: PostgreSQLGateway, Name: "PostgreSQL Gateway", BuiltIn: true,
+	Description: "Hear who may log in at a PostgreSQL server, as the gateway beside it does.",
+	Actions:     []string{"Microsoft.DBforPostgreSQL/flexibleServers/gateway/action"},
 }, {
 	ID: TokenExchanger, Name: "Token Exchanger", BuiltIn: true,
 	Description: "Exchange a token that an identity called with for one of the same identity to another service, and so act as it there.",

@@ -238,8 +238,8 @@ func TestRoleDefinitionsAreFoundByNameAndKeepAzuresIDs(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	all := w.want(200, w.admin, "GET", definition(innate.Root, "")+"?$filter=type eq 'BuiltInRole'", nil)["value"].([]any)
-	if len(all) != 15 {
-		t.Errorf("%d built-in roles, want 15", len(all))
+	if len(all) != 16 {
+		t.Errorf("%d built-in roles, want 16", len(all))
 	}
 	w.want(404, w.admin, "GET", definition(sub, "99999999-9999-9999-9999-999999999999"), nil)
 	w.want(400, w.admin, "GET", definition(sub, "")+"?$filter=colour eq 'red'", nil)

@@ -29,6 +29,7 @@ import (
 	"innate/audit"
 	"innate/ca"
 	"innate/directory"
+	"innate/feed/client"
 	"innate/store"
 )
 
@@ -43,7 +44,7 @@ const (
 	longestToken = 24 * time.Hour
 )
 
-// Config says what Hosts needs. All but Address, TPMRoots, Now and Log are required.
+// Config says what Hosts needs. All but Address, TPMRoots, Logins, Now and Log are required.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -59,8 +60,11 @@ type Config struct {
 	// Require says whether who may do a control action at a machine; nil when it
 	// may, else the *rest.Error to answer with.
 	Require func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error
-	Now     func() time.Time // nil means time.Now
-	Log     *slog.Logger     // nil means slog.Default()
+	// Logins lists the PostgreSQL servers at which an identity may log in; LoginsChanged has to run in every
+	// transaction that changes its answer. nil means that there are none.
+	Logins func(r store.Reader, id innate.ObjectID) ([]client.Login, error)
+	Now    func() time.Time // nil means time.Now
+	Log    *slog.Logger     // nil means slog.Default()
 }
 
 // Hosts knows the machines.
@@ -103,6 +107,9 @@ func New(c Config) (*Hosts, error) {
 		if c.Address = origin.Host; origin.Port() == "" {
 			c.Address += ":443"
 		}
+	}
+	if c.Logins == nil {
+		c.Logins = func(store.Reader, innate.ObjectID) ([]client.Login, error) { return nil, nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -37,6 +37,10 @@ const maxBody = 64 << 10
 //	  With the host certificate. Answers {certificate} for that identity (object
 //	  id) as held by that resource on this host, or 403: NotPlacedHere,
 //	  IdentityNotAttached, IdentityDisabled.
+//	POST /v1/logins {resource, identity, server, csr}
+//	  With the host certificate. Answers {certificate} by which that identity logs in
+//	  at that PostgreSQL server, or 403: as of /v1/identities, NotMapped,
+//	  NotByCertificate.
 //	POST /v1/documents {resource, csr}
 //	  With the host certificate. Answers {certificate} for the attested documents
 //	  of a VM placed on this host, or 403 NotPlacedHere.
@@ -58,12 +62,13 @@ func (h *Hosts) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/tpm/join", answer(h.joinTPM))
 	mux.HandleFunc("POST /v1/renew", answer(h.renew))
 	mux.HandleFunc("POST /v1/identities", answer(h.identity))
+	mux.HandleFunc("POST /v1/logins", answer(h.login))
 	mux.HandleFunc("POST /v1/documents", answer(h.document))
 	mux.HandleFunc("POST /v1/audit", h.takeAudit)
 	mux.HandleFunc("GET /v1/feed", h.serveFeed)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		rest.WriteError(w, r, rest.Errorf(http.StatusNotFound, "NotFound",
-			"%s %s is not served here: want POST /v1/join, /v1/tpm/challenge, /v1/tpm/join, /v1/renew, /v1/identities, /v1/documents or /v1/audit, or GET /v1/feed", r.Method, r.URL.Path))
+			"%s %s is not served here: want POST /v1/join, /v1/tpm/challenge, /v1/tpm/join, /v1/renew, /v1/identities, /v1/logins, /v1/documents or /v1/audit, or GET /v1/feed", r.Method, r.URL.Path))
 	})
 	return mux
 }

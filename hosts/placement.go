@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -12,12 +13,16 @@ import (
 	"innate/feed"
 	"innate/feed/client"
 	"innate/resources"
+	"innate/rest"
 	"innate/store"
 )
 
 // What a host is told is a range of rows, so that "only what is placed on it" is
 // a property of a prefix: under told(machine) there is a row for each resource
 // placed there, and one for each identity whose tokens it must forget.
+
+// maxRow bounds a placement, in bytes: what a feed's reader takes as one event is 1 MiB.
+const maxRow = 960 << 10
 
 // told begins the rows of a machine. No id has a doubled slash, so that no
 // machine's prefix begins another's.
@@ -75,10 +80,6 @@ func (h *Hosts) Forget(tx store.Tx, o directory.Object) error {
 	if o.Kind != directory.ManagedIdentity {
 		return nil
 	}
-	users := []innate.ResourceID{o.Owner}
-	if o.Shared {
-		users = resources.UsersOf(tx, o.Owner)
-	}
 	now := h.config.Now()
 	row, err := json.Marshal(client.Revocation{
 		Kind: client.RevokedIdentity, ID: string(o.ID), Before: now, Until: now.Add(longestToken),
@@ -86,7 +87,7 @@ func (h *Hosts) Forget(tx store.Tx, o directory.Object) error {
 	if err != nil {
 		return err
 	}
-	for _, user := range users {
+	for _, user := range holders(tx, o) {
 		machines, _, err := places.Get(tx, user.Key())
 		if err != nil {
 			return err
@@ -154,7 +155,7 @@ func (h *Hosts) place(tx store.Tx, r *resources.Resource, machines ...innate.Res
 		}
 		return nil
 	}
-	row, err := placement(tx, r)
+	row, err := h.placement(tx, r)
 	if err != nil {
 		return err
 	}
@@ -226,6 +227,10 @@ func tell(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
 	if err != nil {
 		return err
 	}
+	if len(row) > maxRow {
+		return rest.Errorf(http.StatusRequestEntityTooLarge, "PlacementTooLarge",
+			"what %s has to be told of %s would take %d bytes, and at most %d can be: let its identities log in at fewer servers, or as fewer roles", machine.Name(), p.Resource, len(row), maxRow)
+	}
 	key := placementKey(machine, p.Resource)
 	if old, ok := tx.Get(key); ok && bytes.Equal(old, row) {
 		return nil
@@ -243,7 +248,7 @@ func tell(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
 }
 
 // placement is what a host may know of r.
-func placement(r store.Reader, res *resources.Resource) (client.Placement, error) {
+func (h *Hosts) placement(r store.Reader, res *resources.Resource) (client.Placement, error) {
 	p := client.Placement{
 		Resource: res.ID, Type: res.ID.Type(), Name: res.ID.Name(), Kind: res.Kind, Location: res.Location, Tags: res.Tags,
 		VMID: res.VMID(), Settings: res.Settings, SecretsIdentity: res.SecretsIdentity(), RunAs: res.RunAs(),
@@ -266,6 +271,13 @@ func placement(r store.Reader, res *resources.Resource) (client.Placement, error
 		}
 		s := shared.Identity.System
 		p.Identities = append(p.Identities, client.Identity{Object: s.Principal, Client: s.Client, Resource: shared.ID})
+	}
+	for _, id := range p.Identities {
+		logins, err := h.config.Logins(r, id.Object)
+		if err != nil {
+			return p, err
+		}
+		p.Logins = append(p.Logins, logins...)
 	}
 	return p, nil
 }

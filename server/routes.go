@@ -8,6 +8,8 @@ import (
 
 	"innate/access"
 	"innate/bearer"
+	"innate/ca"
+	"innate/databases"
 	"innate/rest"
 	"innate/vault"
 )
@@ -46,11 +48,16 @@ func (s *Server) routes() (http.Handler, error) {
 	paths.Handle("/seal/", master)
 	paths.Handle("GET /platform", arm.Require(http.HandlerFunc(s.servePlatform), nil))
 	paths.Handle("POST /federation/test", arm.Require(http.HandlerFunc(s.serveFederationTest), nil))
-	paths.HandleFunc("GET /authorities/documents", s.serveDocumentsAuthority)
+	paths.HandleFunc("GET /authorities/documents", s.serveAuthority(ca.Documents))
+	paths.HandleFunc("GET /authorities/databases", s.serveAuthority(ca.Databases))
 	paths.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok\n") })
 	manage := arm.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if access.Serves(r.URL.Path) {
 			s.access.Handler().ServeHTTP(w, r)
+			return
+		}
+		if databases.Serves(r.URL.Path) {
+			s.databases.Handler().ServeHTTP(w, r)
 			return
 		}
 		s.resources.Handler().ServeHTTP(w, r)

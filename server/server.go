@@ -27,6 +27,7 @@ import (
 	"innate/access"
 	"innate/audit"
 	"innate/ca"
+	"innate/databases"
 	"innate/directory"
 	"innate/discovery"
 	"innate/feed"
@@ -82,6 +83,7 @@ type Server struct {
 	tokens    *tokens.Service
 	hosts     *hosts.Hosts
 	vault     *vault.Service
+	databases *databases.Databases
 	revoked   *client.Revocations
 	mux       http.Handler
 	leaf      leaf
@@ -176,6 +178,7 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 		OnDelete: []func(store.Tx, directory.Object) error{
 			func(tx store.Tx, gone directory.Object) error { return access.DeleteOf(tx, gone.ID) },
 			tokens.DeleteOf,
+			func(tx store.Tx, gone directory.Object) error { return s.databases.Gone(tx, gone) },
 			func(tx store.Tx, gone directory.Object) error {
 				return feed.Revoke(tx, client.RevokedIdentity, string(gone.ID), c.Now(), longestToken)
 			},
@@ -188,6 +191,10 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 				return feed.Revoke(tx, client.RevokedIdentity, string(o.ID), c.Now(), longestToken)
 			},
 			func(tx store.Tx, o directory.Object) error { return s.hosts.Forget(tx, o) },
+			func(tx store.Tx, o directory.Object) error { return s.databases.Enabled(tx, o) },
+		},
+		OnMember: []func(store.Tx, innate.ObjectID, innate.ObjectID) error{
+			func(tx store.Tx, group, member innate.ObjectID) error { return s.databases.Member(tx, group, member) },
 		},
 		Now: c.Now,
 	}); err != nil {
@@ -224,6 +231,14 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	if s.databases, err = databases.New(databases.Config{
+		DB: s.db, Audit: s.audit, Access: s.access, Tenant: p.Tenant,
+		OnLogin: func(tx store.Tx, id innate.ObjectID) error { return s.hosts.LoginsChanged(tx, id) },
+		Revoked: func(who innate.Principal) (string, bool) { return s.revokedToken(who, "") },
+		Now:     c.Now,
+	}); err != nil {
+		return err
+	}
 	challenges, err := challengeKey(ctx, s.db, s.master)
 	if err != nil {
 		return err
@@ -234,17 +249,19 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 		Require: func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error {
 			return s.access.Require(ctx, who, access.Control(action), at)
 		},
-		Now: c.Now, Log: c.Log,
+		Logins: databases.LoginsOf,
+		Now:    c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}
 	s.resources, err = resources.New(resources.Config{
 		DB: s.db, Audit: s.audit, Directory: s.directory, Access: s.access, Tenant: p.Tenant,
 		Endpoints: s.Endpoints,
-		OnWrite:   []func(store.Tx, *resources.Resource, *resources.Resource) error{s.hosts.Placed, s.vaultWritten},
+		OnWrite:   []func(store.Tx, *resources.Resource, *resources.Resource) error{s.hosts.Placed, s.vaultWritten, s.postgresWritten},
 		OnDelete: []func(store.Tx, *resources.Resource) error{
 			s.hosts.Gone,
 			s.vaultGone,
+			s.postgresGone,
 			func(tx store.Tx, gone *resources.Resource) error {
 				return feed.Revoke(tx, client.RevokedResource, gone.ID.Key(), c.Now(), longestToken)
 			},
