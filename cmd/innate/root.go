@@ -65,7 +65,7 @@ Start with:  innate quickstart`,
 		}
 	}
 	in("laptop", s.quickstartCommand(), s.devCommand())
-	in("roles", s.serverCommand(), s.agentCommand())
+	in("roles", s.serverCommand(), s.agentCommand(), s.gatewayCommand())
 	in("host", s.runCommand(), s.execCommand(), s.attachCommand(), s.detachCommand(), s.tokenCommand())
 	in("admin", s.groupCommand(), s.vmCommand(), s.appCommand(), s.identityCommand(), s.registrationCommand(), s.federationCommand(), s.roleCommand(),
 		s.vaultCommand(), s.secretCommand(), s.hostCommand(), s.keyCommand(), s.lifetimeCommand(), s.platformCommand(), s.servicesCommand(), s.auditCommand())

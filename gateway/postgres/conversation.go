@@ -25,7 +25,7 @@ const (
 type doors struct {
 	mu          sync.Mutex
 	all, others int
-	accepted    uint64
+	left        time.Time // when one was last closed
 }
 
 // enter counts a connection of another user than PostgreSQL's or, when other is
@@ -43,11 +43,18 @@ func (d *doors) enter(other bool) (leave func(), ok bool) {
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.all--
+		d.all, d.left = d.all-1, time.Now()
 		if other {
 			d.others--
 		}
 	}, true
+}
+
+// busy reports whether there is no room, and connections come and go.
+func (d *doors) busy() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return (d.all >= mostConnections || d.others >= mostOfOthers) && time.Since(d.left) < 2*messageTime
 }
 
 // serve accepts until ctx ends. A connection for which there is no room is

@@ -140,6 +140,7 @@ func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 func (g *Gateway) Run(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return g.serve(ctx) })
+	all.Go(func() error { return g.watch(ctx) })
 	all.Go(func() error { return g.feed.Run(ctx) })
 	all.Go(func() error { return g.manager.run(ctx) })
 	fetched := make(chan struct{})

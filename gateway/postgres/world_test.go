@@ -46,6 +46,8 @@ const (
 	alice innate.ObjectID = "aaaaaaaa-0000-4000-8000-000000000001"
 	bob   innate.ObjectID = "aaaaaaaa-0000-4000-8000-000000000002"
 	carol innate.ObjectID = "aaaaaaaa-0000-4000-8000-000000000003"
+
+	gatewayIdentity innate.ObjectID = "aaaaaaaa-0000-4000-8000-000000000009"
 )
 
 var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
@@ -89,8 +91,11 @@ func (p *plane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(map[string]string{"issuer": origin + "/v2.0", "jwks_uri": p.URL + "/keys"})
 	case "/keys":
 		json.NewEncoder(w).Encode(jwt.Set{Keys: []jwt.Key{{ID: "k1", Alg: jwt.RS256, Public: signingKey().Public()}}})
-	case "/feed":
+	case "/feed", string(orders) + "/gateway/feed":
 		p.serveFeed(w, r)
+	case "/msi/token": // as the agent's endpoint does
+		json.NewEncoder(w).Encode(map[string]string{"access_token": p.token(gatewayIdentity, map[string]any{"aud": "https://management.azure.com"}),
+			"expires_on": fmt.Sprint(time.Now().Add(time.Hour).Unix()), "resource": "https://management.azure.com", "token_type": "Bearer"})
 	default:
 		http.NotFound(w, r)
 	}
@@ -232,8 +237,18 @@ func here(t testing.TB) string {
 	return u.Username
 }
 
-// newWorld starts all of it. The roles app and other are there, and mapped to nobody.
+// newWorld starts all of it, the gateway in this process. The roles app and
+// other are there, and mapped to nobody.
 func newWorld(t testing.TB, options ...postgrestest.Option) *world {
+	t.Helper()
+	w := newServer(t, options...)
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	return w
+}
+
+// newServer is the world without its gateway, whose port is taken.
+func newServer(t testing.TB, options ...postgrestest.Option) *world {
 	t.Helper()
 	l, err := caller.Listen("127.0.0.1:0")
 	if err != nil {
@@ -263,9 +278,7 @@ func newWorld(t testing.TB, options ...postgrestest.Option) *world {
 		Feed: w.URL + "/feed", FeedHTTP: w.Client(), Authority: w.URL, Tenant: tenant, HTTP: w.Client(),
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	w.start()
 	t.Cleanup(func() {
-		w.stop()
 		if t.Failed() {
 			t.Logf("the gateway's log:\n%s", w.log)
 		}
