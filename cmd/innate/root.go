@@ -68,7 +68,7 @@ Start with:  innate quickstart`,
 	in("roles", s.serverCommand(), s.agentCommand(), s.gatewayCommand())
 	in("host", s.runCommand(), s.execCommand(), s.attachCommand(), s.detachCommand(), s.tokenCommand())
 	in("admin", s.groupCommand(), s.vmCommand(), s.appCommand(), s.identityCommand(), s.registrationCommand(), s.federationCommand(), s.roleCommand(),
-		s.vaultCommand(), s.secretCommand(), s.hostCommand(), s.keyCommand(), s.lifetimeCommand(), s.platformCommand(), s.servicesCommand(), s.auditCommand())
+		s.vaultCommand(), s.secretCommand(), s.postgresCommand(), s.hostCommand(), s.keyCommand(), s.lifetimeCommand(), s.platformCommand(), s.servicesCommand(), s.auditCommand())
 	root.AddCommand(s.benchCommand(), s.sampleCommand(), launchCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w: '%s --help' lists the flags", err, cmd.CommandPath())
