@@ -133,6 +133,7 @@ func (m *metadata) attach(vm innate.ResourceID, s *opener.Spot) (err error) {
 	server, err := imds.New(imds.Config{
 		Tokens: a, Machine: a.describe(vm), Assurance: s.Place.Assurance(), Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
 		Interfaces: interfacesOf(s), Voucher: (&voucher{agent: a, vm: vm}).certificate,
+		Approve: a.approve(vm),
 	})
 	if err != nil {
 		return errors.Join(err, s.Leave())
@@ -257,7 +258,7 @@ func (a *Agent) describe(vm innate.ResourceID) func() (imds.Machine, bool) {
 		}
 		return imds.Machine{
 			Resource: p.Resource, VMID: p.VMID, Location: p.Location, Tags: p.Tags, Told: p.Instance,
-			Tenant: a.machine.Tenant, HasIdentity: len(p.Identities) > 0,
+			Tenant: a.machine.Tenant, HasIdentity: len(p.Identities) > 0, Scheduled: a.scheduled(p.Scheduled),
 		}, true
 	}
 }

@@ -24,6 +24,8 @@ const (
 //	POST {machine}/disallow    → {ek}: that TPM is not this machine any more
 //	POST {machine}/evict       → {evicted}
 //	POST {machine}/status      → Status
+//
+// and below a virtual machine's, see announce, complete and events.
 func (h *Hosts) Actions() map[string]resources.Action {
 	return map[string]resources.Action{
 		"microsoft.hybridcompute/machines/join":     h.issueTicket,
@@ -31,6 +33,10 @@ func (h *Hosts) Actions() map[string]resources.Action {
 		"microsoft.hybridcompute/machines/disallow": h.disallow,
 		"microsoft.hybridcompute/machines/evict":    h.evict,
 		"microsoft.hybridcompute/machines/status":   h.status,
+
+		"microsoft.compute/virtualmachines/announceevent": h.announce,
+		"microsoft.compute/virtualmachines/completeevent": h.complete,
+		"microsoft.compute/virtualmachines/events":        h.events,
 	}
 }
 

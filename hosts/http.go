@@ -44,6 +44,9 @@ const maxBody = 64 << 10
 //	POST /v1/documents {resource, csr}
 //	  With the host certificate. Answers {certificate} for the attested documents
 //	  of a VM placed on this host, or 403 NotPlacedHere.
+//	POST /v1/events/approve {resource, events}
+//	  With the host certificate. A VM placed on this host is ready for the scheduled
+//	  events with those ids. Answers {}, or 403 NotPlacedHere.
 //	POST /v1/audit?at=PLACE
 //	  With the host certificate: lines of its agent's audit log (audit/ship).
 //	GET /v1/feed?from=REVISION
@@ -64,11 +67,12 @@ func (h *Hosts) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/identities", answer(h.identity))
 	mux.HandleFunc("POST /v1/logins", answer(h.login))
 	mux.HandleFunc("POST /v1/documents", answer(h.document))
+	mux.HandleFunc("POST /v1/events/approve", answer(h.approve))
 	mux.HandleFunc("POST /v1/audit", h.takeAudit)
 	mux.HandleFunc("GET /v1/feed", h.serveFeed)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		rest.WriteError(w, r, rest.Errorf(http.StatusNotFound, "NotFound",
-			"%s %s is not served here: want POST /v1/join, /v1/tpm/challenge, /v1/tpm/join, /v1/renew, /v1/identities, /v1/logins, /v1/documents or /v1/audit, or GET /v1/feed", r.Method, r.URL.Path))
+			"%s %s is not served here: want POST /v1/join, /v1/tpm/challenge, /v1/tpm/join, /v1/renew, /v1/identities, /v1/logins, /v1/documents, /v1/events/approve or /v1/audit, or GET /v1/feed", r.Method, r.URL.Path))
 	})
 	return mux
 }

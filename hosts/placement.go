@@ -69,6 +69,8 @@ func (h *Hosts) Gone(tx store.Tx, gone *resources.Resource) error {
 		return h.placeSites(tx, gone.ID, nil)
 	case gone.ID.Is(resources.TypeMachine):
 		return h.removeMachine(tx, gone.ID)
+	case gone.ID.Is(resources.TypeVM):
+		scheduled.Delete(tx, gone.ID.Key())
 	}
 	return h.place(tx, gone)
 }
@@ -257,6 +259,13 @@ func (h *Hosts) placement(r store.Reader, res *resources.Resource) (client.Place
 	}
 	if res.ID.Is(resources.TypeVM) {
 		p.Instance = instance(res)
+		s, ok, err := scheduled.Get(r, res.ID.Key())
+		if err != nil {
+			return p, err
+		}
+		if ok {
+			p.Scheduled = &s
+		}
 	}
 	if s := res.Identity.System; s != nil {
 		p.Identities = append(p.Identities, client.Identity{Object: s.Principal, Client: s.Client, Resource: res.ID, System: true})

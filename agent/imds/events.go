@@ -1,10 +1,12 @@
 package imds
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"innate"
 	"innate/agent/endpoint"
@@ -19,11 +21,46 @@ var eventVersions = slices.Compact(slices.Sorted(slices.Values(
 // maxApproval bounds the body of an approval.
 const maxApproval = 16 << 10
 
+// Scheduled is what is going to happen to the VM.
+type Scheduled struct {
+	Incarnation int // grows whenever any of it changes
+	Events      []Event
+}
+
+// An Event is one thing that is going to happen to the VM.
+type Event struct {
+	ID, Type, Source, Description string
+	NotBefore                     time.Time
+	Duration                      int // seconds; -1: nobody knows
+	Started                       bool
+}
+
+// An eventShape is an Event as a VM reads it.
+type eventShape struct {
+	ID          string   `json:"EventId"`
+	Type        string   `json:"EventType"`
+	Kind        string   `json:"ResourceType"`
+	Resources   []string `json:"Resources"`
+	Status      string   `json:"EventStatus"`
+	NotBefore   string   `json:"NotBefore"` // empty once it has begun
+	Description string   `json:"Description"`
+	Source      string   `json:"EventSource"`
+	Duration    int      `json:"DurationInSeconds"`
+}
+
+func (m Machine) shapeOf(ev Event) eventShape {
+	shape := eventShape{
+		ID: ev.ID, Type: ev.Type, Kind: "VirtualMachine", Resources: []string{m.Resource.Name()},
+		Status: "Scheduled", NotBefore: ev.NotBefore.UTC().Format(http.TimeFormat),
+		Description: ev.Description, Source: ev.Source, Duration: ev.Duration,
+	}
+	if ev.Started {
+		shape.Status, shape.NotBefore = "Started", ""
+	}
+	return shape
+}
+
 // serveEvents answers GET and POST /metadata/scheduledevents.
-//
-// Nothing here plans to stop, move or freeze a VM: whoever runs the VM does that,
-// and we do not hear of it. So the list is empty and never changes, and an
-// approval is of an event that is over, which is no mistake.
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		s.approve(w, r)
@@ -32,12 +69,18 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", "GET, POST")
 	}
-	if _, _, ok := s.enter(w, r, eventVersions, endpoint.Composed); ok {
-		writeJSON(w, http.StatusOK, struct {
-			DocumentIncarnation int
-			Events              []struct{}
-		}{1, []struct{}{}})
+	_, m, ok := s.enter(w, r, eventVersions, endpoint.Composed)
+	if !ok {
+		return
 	}
+	events := []eventShape{}
+	for _, ev := range m.Scheduled.Events {
+		events = append(events, m.shapeOf(ev))
+	}
+	writeJSON(w, http.StatusOK, struct {
+		DocumentIncarnation int
+		Events              []eventShape
+	}{max(m.Scheduled.Incarnation, 1), events})
 }
 
 func (s *Server) approve(w http.ResponseWriter, r *http.Request) {
@@ -49,25 +92,45 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request) {
 		s.badInstance(w, err)
 		return
 	}
-	if _, _, ok := s.query(w, r, eventVersions); !ok {
+	_, m, ok := s.query(w, r, eventVersions)
+	if !ok {
 		return
 	}
-	if err := readApproval(w, r); err != nil {
+	ids, err := readApproval(w, r)
+	if err == nil {
+		err = s.begin(r.Context(), m, ids)
+	}
+	if err != nil {
 		s.badInstance(w, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, struct{}{})
 }
 
-// readApproval refuses what is not {"StartRequests":[{"EventId":"…"},…]}.
-func readApproval(w http.ResponseWriter, r *http.Request) error {
+// begin approves those of the events that have not begun. One that has, or is
+// over, or never was, is no mistake: whoever approves may be late.
+func (s *Server) begin(ctx context.Context, m Machine, ids []string) error {
+	var waiting []string
+	for _, ev := range m.Scheduled.Events {
+		if !ev.Started && slices.Contains(ids, ev.ID) {
+			waiting = append(waiting, ev.ID)
+		}
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	return s.approved(ctx, waiting)
+}
+
+// readApproval reads {"StartRequests":[{"EventId":"…"},…]} and refuses what is not.
+func readApproval(w http.ResponseWriter, r *http.Request) (ids []string, err error) {
 	if r.ContentLength < 0 {
 		// Chunks and a length that disagree are two requests to who reads on.
-		return badRequest("the body comes with a Content-Length, not in chunks")
+		return nil, badRequest("the body comes with a Content-Length, not in chunks")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxApproval))
 	if err != nil {
-		return &innate.Refusal{Status: http.StatusBadRequest, Text: "reading the body: it is cut off, or longer than 16 kB", Cause: err}
+		return nil, &innate.Refusal{Status: http.StatusBadRequest, Text: "reading the body: it is cut off, or longer than 16 kB", Cause: err}
 	}
 	var approval struct {
 		StartRequests []struct {
@@ -75,12 +138,14 @@ func readApproval(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if json.Unmarshal(body, &approval) != nil || len(approval.StartRequests) == 0 {
-		return badRequest(`the body is {"StartRequests":[{"EventId":"..."}]}`)
+		return nil, badRequest(`the body is {"StartRequests":[{"EventId":"..."}]}`)
 	}
 	for _, event := range approval.StartRequests {
-		if _, err := innate.ParseGUID(event.EventID); err != nil {
-			return badRequest("an EventId is the GUID that a scheduled event has")
+		id, err := innate.ParseGUID(event.EventID)
+		if err != nil {
+			return nil, badRequest("an EventId is the GUID that a scheduled event has")
 		}
+		ids = append(ids, id)
 	}
-	return nil
+	return ids, nil
 }

@@ -38,6 +38,7 @@ type Machine struct {
 	Told        map[string]string // what the VM's own properties tell, by element, such as compute.vmSize
 	Tenant      innate.TenantID
 	HasIdentity bool
+	Scheduled   Scheduled
 }
 
 // An Interface is a network interface of the VM.
@@ -58,6 +59,9 @@ type Config struct {
 	// certificate, for at least documentLife more; nil means that there are none.
 	// An error that is an *innate.Refusal is answered as it says.
 	Voucher func(context.Context) (*tls.Certificate, error)
+	// Approve tells whoever announced them that the VM is ready for events, which are
+	// among those of Machine; nil means that nobody wants to know.
+	Approve func(ctx context.Context, events []string) error
 	Audit   *audit.Log
 	Hosts   []string // further Host values beside 169.254.169.254
 	Log     *slog.Logger
@@ -71,6 +75,7 @@ type Server struct {
 	assurance innate.Assurance
 	links     func() ([]Interface, error)
 	voucher   func(context.Context) (*tls.Certificate, error)
+	approved  func(context.Context, []string) error
 	ledger    endpoint.Ledger
 	allowance *endpoint.Allowance
 	hosts     []string
@@ -96,6 +101,9 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
+	if c.Approve == nil {
+		c.Approve = func(context.Context, []string) error { return nil }
+	}
 	hosts := []string{"169.254.169.254", "169.254.169.254:80"}
 	for _, h := range c.Hosts {
 		hosts = append(hosts, strings.ToLower(h))
@@ -106,6 +114,7 @@ func New(c Config) (*Server, error) {
 		assurance: c.Assurance,
 		links:     c.Interfaces,
 		voucher:   c.Voucher,
+		approved:  c.Approve,
 		ledger:    endpoint.Ledger{Log: c.Audit, Now: c.Now},
 		allowance: endpoint.NewAllowance(c.Now),
 		hosts:     hosts,

@@ -328,7 +328,7 @@ func (s *session) vmCommand() *cobra.Command {
 	p.flags(create, true)
 	create.Flags().StringVar(&host, "host", "", "`machine` that it is placed on")
 	cmd.AddCommand(create, s.listCommand(typeVM), s.showCommand(typeVM), s.switchCommand(typeVM),
-		s.deleteCommand(typeVM, "its identity, its grants and its endpoint"))
+		s.vmEventCommand(), s.deleteCommand(typeVM, "its identity, its grants and its endpoint"))
 	return cmd
 }
 

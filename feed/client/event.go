@@ -30,7 +30,8 @@ type Placement struct {
 	Location         string            `json:"location,omitempty"`
 	Tags             map[string]string `json:"tags,omitempty"`
 	VMID             string            `json:"vmId,omitempty"`
-	Instance         map[string]string `json:"instance,omitempty"` // VMs: what its own properties tell in instance metadata, such as compute.vmSize
+	Instance         map[string]string `json:"instance,omitempty"`  // VMs: what its own properties tell in instance metadata, such as compute.vmSize
+	Scheduled        *Scheduled        `json:"scheduled,omitempty"` // VMs: what is going to happen to it; nil: nothing ever was
 	Identities       []Identity        `json:"identities,omitempty"`
 	Settings         map[string]string `json:"settings,omitempty"`         // appsettings
 	SecretsIdentity  innate.ResourceID `json:"secretsIdentity,omitempty"`  // by which settings that refer to secrets are read; empty: the default one
