@@ -23,6 +23,7 @@ func (s *session) postgresCommand() *cobra.Command {
 	cmd.AddCommand(s.postgresCreate(), s.postgresList(), s.showCommand(typePostgres),
 		s.deleteCommand(typePostgres, "its audience and every mapping; the server's data is left alone"),
 		s.postgresMap(), s.postgresUnmap(), administrators, s.postgresLogins())
+	cmd.AddCommand(s.postgresHostCommands()...)
 	return cmd
 }
 

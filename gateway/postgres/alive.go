@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -25,10 +28,28 @@ func (g *Gateway) Alive(ctx context.Context) error {
 }
 
 func (g *Gateway) ask(ctx context.Context) error {
+	return ask(ctx, g.config.Listener.Addr().(*net.TCPAddr).AddrPort(), g.authority.pool())
+}
+
+// Answers is nil when a gateway answers at that address, under the authority
+// whose certificate is in the file ca.
+func Answers(ctx context.Context, at netip.AddrPort, ca string) error {
+	b, err := os.ReadFile(ca)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return fmt.Errorf("%s holds no certificate", ca)
+	}
+	return ask(ctx, at, pool)
+}
+
+func ask(ctx context.Context, at netip.AddrPort, pool *x509.CertPool) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", g.config.Listener.Addr().String())
+	conn, err := d.DialContext(ctx, "tcp", at.String())
 	if err != nil {
 		return err
 	}
@@ -39,7 +60,7 @@ func (g *Gateway) ask(ctx context.Context) error {
 	if err := exchange(conn, startTLS, 0x78, byte(ldap.Success)); err != nil {
 		return fmt.Errorf("StartTLS: %w", err)
 	}
-	secure := tls.Client(conn, &tls.Config{RootCAs: g.authority.pool(), ServerName: g.authority.ip.String()})
+	secure := tls.Client(conn, &tls.Config{RootCAs: pool, ServerName: at.Addr().Unmap().String()})
 	if err := secure.Handshake(); err != nil {
 		return err
 	}

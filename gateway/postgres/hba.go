@@ -18,7 +18,7 @@ func HBA(server innate.ResourceID, gateway netip.AddrPort, certificate bool) []s
 		method = "cert map=" + certificateMap
 	}
 	lines := []string{
-		"local     postgres  " + Management + "                peer map=" + managementMap,
+		"local     postgres  " + Management + "               peer map=" + managementMap,
 		"local     all       +" + Managed + "              reject",
 		"hostnossl all       +" + Managed + "  all         reject",
 		"hostssl   all       +" + Managed + "  0.0.0.0/0   " + method,

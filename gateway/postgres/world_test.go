@@ -250,6 +250,22 @@ func newWorld(t testing.TB, options ...postgrestest.Option) *world {
 // newServer is the world without its gateway, whose port is taken.
 func newServer(t testing.TB, options ...postgrestest.Option) *world {
 	t.Helper()
+	w := newHost(t, true, options)
+	w.pg.Exec(`CREATE ROLE innate_managed; CREATE ROLE innate_gateway LOGIN;
+		GRANT pg_signal_backend, pg_read_all_stats TO innate_gateway;
+		CREATE ROLE app LOGIN IN ROLE innate_managed; CREATE ROLE other LOGIN IN ROLE innate_managed;`)
+	return w
+}
+
+// newBare is the same with a server that has not been told of its gateway, and
+// runs without libldap's timeouts.
+func newBare(t testing.TB) *world {
+	t.Helper()
+	return newHost(t, false, nil)
+}
+
+func newHost(t testing.TB, told bool, options []postgrestest.Option) *world {
+	t.Helper()
 	l, err := caller.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -264,15 +280,15 @@ func newServer(t testing.TB, options ...postgrestest.Option) *world {
 	}
 	w := &world{plane: newPlane(t), t: t, log: new(lines)}
 	at := l.Addr().(*net.TCPAddr).AddrPort()
-	w.pg = postgrestest.Start(t, append([]postgrestest.Option{
-		postgrestest.WithHBA(strings.Join(postgres.HBA(orders, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), false), "\n")),
-		postgrestest.WithIdent(postgres.Ident(here(t))),
-		postgrestest.WithEnv("LDAPTLS_CACERT="+filepath.Join(dir, postgres.CAFile), "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3"),
-		postgrestest.WithSetting("authentication_timeout", "10s"), postgrestest.WithSetting("log_connections", "on"),
-	}, options...)...)
-	w.pg.Exec(`CREATE ROLE innate_managed; CREATE ROLE innate_gateway LOGIN;
-		GRANT pg_signal_backend, pg_read_all_stats TO innate_gateway;
-		CREATE ROLE app LOGIN IN ROLE innate_managed; CREATE ROLE other LOGIN IN ROLE innate_managed;`)
+	if told {
+		options = append([]postgrestest.Option{
+			postgrestest.WithHBA(strings.Join(postgres.HBA(orders, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), false), "\n")),
+			postgrestest.WithIdent(postgres.Ident(here(t))),
+			postgrestest.WithEnv("LDAPTLS_CACERT="+filepath.Join(dir, postgres.CAFile), "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3"),
+			postgrestest.WithSetting("authentication_timeout", "10s"), postgrestest.WithSetting("log_connections", "on"),
+		}, options...)
+	}
+	w.pg = postgrestest.Start(t, options...)
 	w.config = postgres.Config{
 		Server: orders, Dir: dir, Listener: l, Connection: w.pg.Connection("innate_gateway", "postgres"),
 		Feed: w.URL + "/feed", FeedHTTP: w.Client(), Authority: w.URL, Tenant: tenant, HTTP: w.Client(),
