@@ -20,7 +20,8 @@ var may = map[string]string{
 	"jwt":                         "", // a signature has no state
 	"seal":                        "",
 	"seal/pkcs11":                 "", // an HSM; seal declares what it wants of one
-	"audit":                       "",
+	"jsonobject":                  "", // a shape has no meaning
+	"audit":                       "jsonobject",
 	"audit/ship":                  "audit", // both ends of the wire, as feed/client has both
 	"rest":                        "",
 	"ca":                          "store seal", // signs what its caller has decided
@@ -31,7 +32,7 @@ var may = map[string]string{
 	"directory":                   "store audit bearer rest",
 	"access":                      "store audit bearer rest directory", // a scope is a path, not an object
 	"resources":                   "store audit bearer rest directory access",
-	"tokens":                      "store audit jwt seal ca rest directory discovery", // says who, never what is allowed; an issuer's keys by discovery
+	"tokens":                      "store audit jwt seal ca rest directory discovery jsonobject", // says who, never what is allowed; an issuer's keys by discovery
 	"hosts":                       "store audit audit/ship bearer rest ca feed feed/client directory resources hosts/attest",
 	"hosts/attest":                "", // checks what a TPM says, and decides nothing
 	"vault":                       "store audit bearer rest seal access",

@@ -12,13 +12,16 @@
 package audit
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"time"
 
 	"innate"
+	"innate/jsonobject"
 )
 
 // An Event is one decision or change. Secrets, tokens and keys never stand in one.
@@ -47,7 +50,9 @@ type Event struct {
 // maxEvent is the length in bytes of the longest event as JSON.
 const maxEvent = maxLine - chainLen
 
-// encode is ev as one line of JSON, without the line feed.
+// encode is ev as one line of JSON, without the line feed: what encoding/json
+// makes of it, with the characters of HTML as they are, since the log is for
+// people's eyes.
 func (ev Event) encode() ([]byte, error) {
 	if ev.Action == "" {
 		return nil, errors.New("an audit event must name its action")
@@ -55,17 +60,63 @@ func (ev Event) encode() ([]byte, error) {
 	if ev.Time.IsZero() {
 		ev.Time = time.Now()
 	}
-	ev.Time = ev.Time.UTC()
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // for people's eyes: the log is not HTML
-	if err := enc.Encode(ev); err != nil {
+	b := jsonobject.Name(append(make([]byte, 0, ev.size()), '{'), "time")
+	at, err := ev.Time.UTC().AppendText(append(b, '"'))
+	if err != nil {
 		return nil, fmt.Errorf("audit event %s: %w", ev.Action, err)
 	}
-	if b.Len() > maxEvent {
-		return nil, fmt.Errorf("audit event %s: it has %d bytes, the most is %d", ev.Action, b.Len(), maxEvent)
+	b = jsonobject.String(append(at, '"'), "action", ev.Action)
+	b = strconv.AppendBool(jsonobject.Name(b, "allowed"), ev.Allowed)
+	b = jsonobject.Present(b, "target", ev.Target)
+	b = jsonobject.Present(b, "principal", ev.Principal)
+	b = jsonobject.Present(b, "name", ev.Name)
+	b = jsonobject.Present(b, "client", ev.Client)
+	b = jsonobject.Present(b, "hosting", ev.Hosting)
+	b = jsonobject.Present(b, "host", ev.Host)
+	if ev.Assurance != innate.Unproved {
+		b = jsonobject.String(b, "assurance", ev.Assurance.String())
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	b = jsonobject.Present(b, "token", ev.Token)
+	b = jsonobject.Present(b, "why", ev.Why)
+	b = jsonobject.Present(b, "trace", ev.Trace)
+	b = jsonobject.Present(b, "correlation", ev.Correlation)
+	b = jsonobject.Present(b, "address", ev.Address)
+	b = jsonobject.Present(b, "from", ev.From)
+	b = append(ev.appendDetail(b), '}')
+	if len(b) > maxEvent {
+		return nil, fmt.Errorf("audit event %s: it has %d bytes, the most is %d", ev.Action, len(b), maxEvent)
+	}
+	return b, nil
+}
+
+// size is about the length of ev as JSON, so that it is written without moving.
+func (ev *Event) size() int {
+	const names = 320 // and all else that is not a value
+	n := names + len(ev.Action) + len(ev.Target) + len(ev.Principal) + len(ev.Name) + len(ev.Client) + len(ev.Hosting) +
+		len(ev.Host) + len(ev.Token) + len(ev.Why) + len(ev.Trace) + len(ev.Correlation) + len(ev.Address) + len(ev.From)
+	for name, value := range ev.Detail {
+		n += len(name) + len(value) + len(`"":"",`)
+	}
+	return n
+}
+
+// appendDetail adds the details in the order of their names.
+func (ev *Event) appendDetail(b []byte) []byte {
+	if len(ev.Detail) == 0 {
+		return b
+	}
+	b = append(jsonobject.Name(b, "detail"), '{')
+	var few [8]string // so that the names of most events take no memory
+	names := slices.AppendSeq(few[:0], maps.Keys(ev.Detail))
+	slices.Sort(names)
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(jsonobject.Quote(b, name), ':')
+		b = jsonobject.Quote(b, ev.Detail[name])
+	}
+	return append(b, '}')
 }
 
 func decode(b []byte) (ev Event, err error) {

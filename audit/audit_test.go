@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -116,6 +118,41 @@ func TestAnEventIsReadAsItWasRecorded(t *testing.T) {
 	}
 	if text := readFile(t, path); !strings.Contains(text, "<b>&c") {
 		t.Errorf("characters of HTML are escaped in a file for people: %s", text)
+	}
+}
+
+// The file is for other programs too: its lines are what encoding/json makes of an Event.
+func TestALineIsTheEventAsJSON(t *testing.T) {
+	full := audit.Event{
+		Time:   time.Date(2026, 11, 23, 13, 0, 0, 120000000, time.FixedZone("", 3600)),
+		Action: "issue-token", Allowed: true, Target: "https://vault.azure.net/?a=<b>&c", Principal: "p", Name: "Zoë \u2028 \"\n",
+		Client: "c", Hosting: "/h", Host: "/m", Assurance: innate.CgroupUID, Token: "uti", Why: "\xff", Trace: "t", Correlation: "k",
+		Address: "127.0.0.1:1", From: "/m2", Detail: map[string]string{"b": "2", "a\"": "<", "\xff": "3", "c": "", "d": "", "e": "", "f": "", "g": "", "h": ""},
+	}
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l := open(t, path)
+	var want []string
+	for _, ev := range []audit.Event{full, {Time: full.Time, Action: "a"}, {Time: full.Time, Action: "a", Detail: map[string]string{}}} {
+		if err := l.Record(t.Context(), ev); err != nil {
+			t.Fatal(err)
+		}
+		ev.Time = ev.Time.UTC()
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(ev); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, strings.TrimSuffix(b.String(), "}\n"))
+	}
+	var members map[string]any
+	if err := json.Unmarshal([]byte(want[0]+"}"), &members); err != nil || len(members) != reflect.TypeFor[audit.Event]().NumField() {
+		t.Fatalf("the full event has %d members (%v): fill in the one that is new", len(members), err)
+	}
+	for i, line := range strings.SplitAfter(strings.TrimSuffix(readFile(t, path), "\n"), "\n") {
+		if got, _, _ := strings.Cut(line, `,"chain":`); got != want[i] {
+			t.Errorf("got  %s\nwant %s", got, want[i])
+		}
 	}
 }
 
