@@ -5,13 +5,14 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // A Signer signs with one key, under one header. Make it once per key: it may
@@ -48,16 +49,27 @@ func (s *Signer) Sign(claims any) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("claims: %w", err)
 	}
+	b, err := s.Append(make([]byte, 0, s.Size(payload)), payload)
+	return string(b), err
+}
+
+// Size is the length in bytes of a token with payload.
+func (s *Signer) Size(payload []byte) int {
 	b64 := base64.RawURLEncoding
-	b := make([]byte, 0, len(s.header)+b64.EncodedLen(len(payload))+len(".")+b64.EncodedLen(s.size))
+	return len(s.header) + b64.EncodedLen(len(payload)) + len(".") + b64.EncodedLen(s.size)
+}
+
+// Append adds to b a compact JWS of payload, claims that are JSON already.
+func (s *Signer) Append(b, payload []byte) ([]byte, error) {
+	b64, begin := base64.RawURLEncoding, len(b)
 	b = append(b, s.header...)
 	b = b64.AppendEncode(b, payload)
-	signature, err := s.sign(sha256.Sum256(b))
+	signature, err := s.sign(sha256.Sum256(b[begin:]))
 	if err != nil {
-		return "", fmt.Errorf("signing: %w", err)
+		return nil, fmt.Errorf("signing: %w", err)
 	}
 	b = append(b, '.')
-	return string(b64.AppendEncode(b, signature)), nil
+	return b64.AppendEncode(b, signature), nil
 }
 
 // sign makes the signature as it stands in a token (RFC 7518 §3.3 to §3.5). An
@@ -84,13 +96,15 @@ const p256Size = 32
 // fixedSize turns the DER of an ECDSA signature into r and s, 32 bytes each
 // (RFC 7518 §3.4).
 func fixedSize(der []byte) ([]byte, error) {
-	var n struct{ R, S *big.Int }
-	rest, err := asn1.Unmarshal(der, &n)
-	if err != nil || len(rest) > 0 || n.R.Sign() < 0 || n.S.Sign() < 0 || n.R.BitLen() > 8*p256Size || n.S.BitLen() > 8*p256Size {
+	in := cryptobyte.String(der)
+	var both cryptobyte.String
+	var r, s []byte // big-endian, without zeros in front
+	if !in.ReadASN1(&both, asn1.SEQUENCE) || !in.Empty() || !both.ReadASN1Integer(&r) || !both.ReadASN1Integer(&s) || !both.Empty() ||
+		len(r) > p256Size || len(s) > p256Size {
 		return nil, errors.New("the key's signature is not that of P-256")
 	}
 	b := make([]byte, 2*p256Size)
-	n.R.FillBytes(b[:p256Size])
-	n.S.FillBytes(b[p256Size:])
+	copy(b[p256Size-len(r):], r)
+	copy(b[2*p256Size-len(s):], s)
 	return b, nil
 }

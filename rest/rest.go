@@ -68,12 +68,20 @@ func Write(w http.ResponseWriter, status int, v any) {
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(body.Len()))
-	w.WriteHeader(status)
-	w.Write(body.Bytes()) // an error here is a client that left
+	WriteBody(w, status, body.Bytes())
 }
+
+// WriteBody answers a body that is JSON already.
+func WriteBody(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	w.Write(body) // an error here is a client that left
+}
+
+// jsonType is shared by all answers: do not modify.
+var jsonType = []string{"application/json; charset=utf-8"}
 
 // WriteError answers err: an *Error as it says, an *http.MaxBytesError as 413,
 // anything else as 500 with its cause in the log and not in the answer.

@@ -9,11 +9,11 @@ import (
 	"innate"
 )
 
-// Headers by which both sides name a request (control-plane T9).
+// Headers by which both sides name a request (control-plane T9), as net/http spells them.
 const (
-	clientRequestID  = "x-ms-client-request-id"
-	requestID        = "x-ms-request-id"
-	correlationID    = "x-ms-correlation-request-id"
+	clientRequestID  = "X-Ms-Client-Request-Id"
+	requestID        = "X-Ms-Request-Id"
+	correlationID    = "X-Ms-Correlation-Request-Id"
 	maxClientRequest = 256 // characters of a client's own id that we repeat
 )
 
@@ -37,9 +37,9 @@ func TidyUpTo(limit int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := innate.NewGUID()
 		h := w.Header()
-		h.Set(requestID, id)
-		h.Set(correlationID, correlation(r, id))
-		h.Set("Cache-Control", "no-cache")
+		h[requestID] = []string{id}
+		h[correlationID] = []string{correlation(r, id)}
+		h["Cache-Control"] = noCache
 		if own := r.Header.Get(clientRequestID); own != "" && len(own) <= maxClientRequest {
 			h.Set(clientRequestID, own)
 		}
@@ -55,10 +55,15 @@ func TidyUpTo(limit int64, next http.Handler) http.Handler {
 	})
 }
 
+// noCache is shared by all answers: do not modify.
+var noCache = []string{"no-cache"}
+
 // correlation is the caller's correlation id when it is a GUID, or else own.
 func correlation(r *http.Request, own string) string {
-	if id, err := innate.ParseGUID(r.Header.Get(correlationID)); err == nil {
-		return id
+	if theirs := r.Header.Get(correlationID); theirs != "" {
+		if id, err := innate.ParseGUID(theirs); err == nil {
+			return id
+		}
 	}
 	return own
 }

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
-	"time"
 
 	"innate"
 	"innate/audit"
@@ -22,34 +20,34 @@ import (
 func (s *Service) endpoint(version int, mutual bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := s.begin(r, version)
-		token, err := s.serve(r, q, mutual)
+		answer, err := s.serve(r, q, mutual)
 		if err != nil {
 			s.refuse(w, r, q, s.throttle.failed(q, err))
 			return
 		}
 		q.writeHeader(w)
-		rest.Write(w, http.StatusOK, q.answer(token))
+		rest.WriteBody(w, http.StatusOK, answer)
 	})
 }
 
-// serve reads one request and issues what it asks for.
-func (s *Service) serve(r *http.Request, q *request, mutual bool) (issued, error) {
+// serve reads one request and issues what it asks for: the body of the answer.
+func (s *Service) serve(r *http.Request, q *request, mutual bool) ([]byte, error) {
 	if err := s.recordThrottling(r.Context(), q.now); err != nil {
-		return issued{}, err
+		return nil, err
 	}
 	malformed := s.parse(r, q, mutual)
 	if err := s.throttle.admit(q); err != nil {
-		return issued{}, err
+		return nil, err
 	}
 	if malformed != nil {
-		return issued{}, malformed
+		return nil, malformed
 	}
 	who, to, err := s.decide(r.Context(), q)
 	if err != nil {
-		return issued{}, err
+		return nil, err
 	}
 	if err := s.throttle.proved(q); err != nil {
-		return issued{}, err
+		return nil, err
 	}
 	return s.issue(r.Context(), q, who, to)
 }
@@ -132,25 +130,19 @@ func (s *Service) prove(ctx context.Context, q *request) (caller, error) {
 	}
 }
 
-// An issued token, and what its answer says of it.
-type issued struct {
-	compact           string
-	notBefore, expiry int64 // epoch seconds
-}
-
-// issue signs a token and returns it once the audit log has the record. Signing
-// and writing go on side by side: they are the two long parts.
+// issue signs a token and returns the answer with it, once the audit log has the
+// record. Signing and writing go on side by side: they are the two long parts.
 //
 // The token's iat is when the request began, before anything was decided. Were
 // it read here, an identity disabled since the decision would get a token that
 // is newer than its revocation.
-func (s *Service) issue(ctx context.Context, q *request, who caller, to audience) (issued, error) {
+func (s *Service) issue(ctx context.Context, q *request, who caller, to audience) ([]byte, error) {
 	key := s.keys.now().signing(to.alg, q.now)
 	if key == nil {
-		return issued{}, fmt.Errorf("no key signs by %s", to.alg)
+		return nil, fmt.Errorf("no key signs by %s", to.alg)
 	}
 	if key.fault != nil {
-		return issued{}, fmt.Errorf("key %s: %w", key.id, key.fault)
+		return nil, fmt.Errorf("key %s: %w", key.id, key.fault)
 	}
 	claims := s.claims(q, who, to)
 	recorded := s.config.Audit.Append(q.event(audit.Event{
@@ -160,14 +152,14 @@ func (s *Service) issue(ctx context.Context, q *request, who caller, to audience
 		Token: claims.TokenID, Why: q.why(),
 		Detail: map[string]string{"kid": key.id},
 	}))
-	compact, err := key.signer[to.version].Sign(claims)
+	answer, err := q.answer(claims, key.signer[to.version])
 	if err != nil {
-		return issued{}, err
+		return nil, err
 	}
 	if err := recorded(ctx); err != nil {
-		return issued{}, fmt.Errorf("recording the token: %w", err)
+		return nil, fmt.Errorf("recording the token: %w", err)
 	}
-	return issued{compact, claims.NotBefore, claims.Expires}, nil
+	return answer, nil
 }
 
 // why is the reason for which a token is issued.
@@ -184,50 +176,4 @@ func newTokenID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails, see crypto/rand
 	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-// answerV2 is the answer of the v2 endpoint: numbers (managed-identity-endpoints §4.3).
-type answerV2 struct {
-	TokenType    string `json:"token_type"`
-	ExpiresIn    int64  `json:"expires_in"`
-	ExtExpiresIn int64  `json:"ext_expires_in"`
-	RefreshIn    int64  `json:"refresh_in,omitempty"`
-	IssuedType   string `json:"issued_token_type,omitempty"` // RFC 8693 §2.2.1
-	AccessToken  string `json:"access_token"`
-}
-
-// answerV1 is the answer of the v1 endpoint: the same as strings, and more.
-type answerV1 struct {
-	TokenType    string `json:"token_type"`
-	ExpiresIn    string `json:"expires_in"`
-	ExtExpiresIn string `json:"ext_expires_in"`
-	ExpiresOn    string `json:"expires_on"`
-	NotBefore    string `json:"not_before"`
-	Resource     string `json:"resource"`                    // as it was asked for: some clients keep the token under it
-	IssuedType   string `json:"issued_token_type,omitempty"` // RFC 8693 §2.2.1
-	AccessToken  string `json:"access_token"`
-}
-
-// refreshHint is the least life of a token whose holder is told to renew it at half.
-const refreshHint = 2 * time.Hour
-
-func (q *request) answer(t issued) any {
-	left := int64(time.Unix(t.expiry, 0).Sub(q.now) / time.Second)
-	kind := ""
-	if q.exchange != nil {
-		kind = q.exchange.wanted
-	}
-	if q.version == 1 {
-		in := strconv.FormatInt(left, 10)
-		return answerV1{
-			TokenType: "Bearer", ExpiresIn: in, ExtExpiresIn: in,
-			ExpiresOn: strconv.FormatInt(t.expiry, 10), NotBefore: strconv.FormatInt(t.notBefore, 10),
-			Resource: q.resource, IssuedType: kind, AccessToken: t.compact,
-		}
-	}
-	a := answerV2{TokenType: "Bearer", ExpiresIn: left, ExtExpiresIn: left, IssuedType: kind, AccessToken: t.compact}
-	if left > int64(refreshHint/time.Second) {
-		a.RefreshIn = left / 2
-	}
-	return a
 }

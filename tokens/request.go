@@ -1,9 +1,9 @@
 package tokens
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
-	"io"
 	"maps"
 	"mime"
 	"net"
@@ -19,6 +19,9 @@ import (
 // maxBody is the most bytes of a form; the largest that SDKs send is an
 // assertion with its certificates, below 16 KiB.
 const maxBody = 64 << 10
+
+// usualBody is what is set aside for a form before it is read.
+const usualBody = 4 << 10
 
 // assertionType is the one client_assertion_type (RFC 7523 §2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -58,18 +61,19 @@ type request struct {
 func (s *Service) begin(r *http.Request, version int) *request {
 	q := &request{
 		now: s.config.Now(), version: version, trace: innate.NewGUID(),
-		echo: strings.EqualFold(r.Header.Get("return-client-request-id"), "true"), address: r.RemoteAddr,
+		echo: strings.EqualFold(r.Header.Get("Return-Client-Request-Id"), "true"), address: r.RemoteAddr,
 	}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		q.address = host
 	}
-	asked := r.Header.Get("client-request-id")
+	asked := r.Header.Get(clientRequestID)
 	if asked == "" && r.URL.RawQuery != "" {
 		asked = r.URL.Query().Get("client-request-id") // where MSAL for Node puts it
 	}
-	if id, err := innate.ParseGUID(asked); err == nil {
-		q.correlation = id
-	} else {
+	if asked != "" {
+		q.correlation, _ = innate.ParseGUID(asked)
+	}
+	if q.correlation == "" {
 		q.correlation = innate.NewGUID()
 	}
 	return q
@@ -78,13 +82,21 @@ func (s *Service) begin(r *http.Request, version int) *request {
 // writeHeader sets the headers of every answer of the token endpoint.
 func (q *request) writeHeader(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Cache-Control", "no-store, no-cache") // RFC 6749 §5.1
-	h.Set("Pragma", "no-cache")
-	h.Set("x-ms-request-id", q.trace)
+	h["Cache-Control"], h["Pragma"] = noStore, noCache
+	h["X-Ms-Request-Id"] = []string{q.trace}
 	if q.echo {
-		h.Set("client-request-id", q.correlation)
+		h.Set(clientRequestID, q.correlation)
 	}
 }
+
+// clientRequestID is by which a client names its request, as net/http spells it.
+const clientRequestID = "Client-Request-Id"
+
+// Shared by all answers: do not modify.
+var (
+	noStore = []string{"no-store, no-cache"} // RFC 6749 §5.1
+	noCache = []string{"no-cache"}
+)
 
 // refused is the record of a "no".
 func (q *request) refused(no *innate.Refusal) audit.Event {
@@ -177,10 +189,12 @@ func checkQuery(u *url.URL) error {
 // readForm reads the body's form, in which nothing may stand twice: of two
 // values, another reader on the way might have checked the other.
 func readForm(r *http.Request) (map[string]string, error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		return nil, invalid("The body must have the content type application/x-www-form-urlencoded")
+	if !isForm(r.Header.Get("Content-Type")) {
+		return nil, invalid("The body must have the content type %s", formType)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	var body bytes.Buffer
+	body.Grow(int(max(0, min(r.ContentLength, usualBody))) + bytes.MinRead) // nothing that a client only announces
+	_, err := body.ReadFrom(http.MaxBytesReader(nil, r.Body, maxBody))
 	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 		return nil, refusal(http.StatusRequestEntityTooLarge, "invalid_request", 9002313,
 			"The body is longer than %d bytes", maxBody)
@@ -188,7 +202,17 @@ func readForm(r *http.Request) (map[string]string, error) {
 	if err != nil {
 		return nil, invalid("The body could not be read to its end")
 	}
-	return parseForm(string(body))
+	return parseForm(body.String())
+}
+
+const formType = "application/x-www-form-urlencoded"
+
+func isForm(contentType string) bool {
+	if contentType == formType { // all that clients send
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && kind == formType
 }
 
 func parseForm(body string) (map[string]string, error) {

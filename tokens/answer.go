@@ -1,0 +1,101 @@
+package tokens
+
+import (
+	"encoding/json"
+	"time"
+
+	"innate/jsonobject"
+	"innate/jwt"
+)
+
+// refreshHint is the least life of a token whose holder is told to renew it at half.
+const refreshHint = 2 * time.Hour
+
+// answer is the body of the answer with a token of c, which is signed where it
+// stands in it (managed-identity-endpoints §4.3). The v2 endpoint says numbers;
+// the v1 endpoint the same as strings, and more.
+func (q *request) answer(c *claims, signer *jwt.Signer) ([]byte, error) {
+	payload, err := c.encode()
+	if err != nil {
+		return nil, err
+	}
+	const others = 320 // bytes of what is neither the token nor said by the client
+	b := append(make([]byte, 0, signer.Size(payload)+len(q.resource)+others), `{"token_type":"Bearer"`...)
+	left := int64(time.Unix(c.Expires, 0).Sub(q.now) / time.Second)
+	if q.version == 1 {
+		b = jsonobject.Digits(b, "expires_in", left)
+		b = jsonobject.Digits(b, "ext_expires_in", left)
+		b = jsonobject.Digits(b, "expires_on", c.Expires)
+		b = jsonobject.Digits(b, "not_before", c.NotBefore)
+		b = jsonobject.String(b, "resource", q.resource) // as it was asked for: some clients keep the token under it
+	} else {
+		b = jsonobject.Number(b, "expires_in", left)
+		b = jsonobject.Number(b, "ext_expires_in", left)
+		if left > int64(refreshHint/time.Second) {
+			b = jsonobject.Number(b, "refresh_in", left/2)
+		}
+	}
+	if q.exchange != nil { // RFC 8693 §2.2.1
+		b = jsonobject.Present(b, "issued_token_type", q.exchange.wanted)
+	}
+	b = append(jsonobject.Name(b, "access_token"), '"')
+	if b, err = signer.Append(b, payload); err != nil { // base64url and dots: nothing to escape
+		return nil, err
+	}
+	return append(b, "\"}\n"...), nil
+}
+
+// encode is c as JSON: what encoding/json makes of it, the characters of HTML as they are.
+func (c *claims) encode() ([]byte, error) {
+	const most = 1 << 10 // bytes of a managed identity's
+	b := jsonobject.String(append(make([]byte, 0, most), '{'), "aud", c.Audience)
+	b = jsonobject.String(b, "iss", c.Issuer)
+	b = jsonobject.Number(b, "iat", c.IssuedAt)
+	b = jsonobject.Number(b, "innate_iat", c.Moment)
+	b = jsonobject.Number(b, "nbf", c.NotBefore)
+	b = jsonobject.Number(b, "exp", c.Expires)
+	b = jsonobject.Present(b, "appid", c.AppID)
+	b = jsonobject.Present(b, "appidacr", c.AppACR)
+	b = jsonobject.Present(b, "azp", c.Azp)
+	b = jsonobject.Present(b, "azpacr", c.AzpACR)
+	b = jsonobject.Present(b, "idp", c.Provider)
+	b = jsonobject.String(b, "idtyp", c.Type)
+	b = jsonobject.String(b, "oid", c.Object)
+	b = jsonobject.String(b, "sub", c.Subject)
+	b = jsonobject.String(b, "tid", c.Tenant)
+	b = jsonobject.String(b, "uti", c.TokenID)
+	b = jsonobject.String(b, "jti", c.JWTID)
+	b = jsonobject.String(b, "ver", c.Version)
+	b = jsonobject.Present(b, "xms_mirid", c.Identity)
+	b = jsonobject.Present(b, "xms_az_rid", c.Hosting)
+	b = jsonobject.Present(b, "innate_host", c.Host)
+	b = jsonobject.Present(b, "innate_assurance", c.Assurance)
+	b, err := c.encodeRest(b)
+	return append(b, '}'), err
+}
+
+// encodeRest adds what few tokens have.
+func (c *claims) encodeRest(b []byte) ([]byte, error) {
+	for _, one := range [...]struct {
+		name  string
+		there bool
+		value any
+	}{
+		{"act", c.Actor != nil, c.Actor},
+		{"roles", len(c.Roles) > 0, c.Roles},
+		{"groups", len(c.Groups) > 0, c.Groups},
+		{"_claim_names", len(c.ClaimNames) > 0, c.ClaimNames},
+		{"_claim_sources", len(c.ClaimSources) > 0, c.ClaimSources},
+		{"xms_cc", len(c.Capabilities) > 0, c.Capabilities},
+	} {
+		if !one.there {
+			continue
+		}
+		value, err := json.Marshal(one.value)
+		if err != nil {
+			return nil, err
+		}
+		b = append(jsonobject.Name(b, one.name), value...)
+	}
+	return b, nil
+}
