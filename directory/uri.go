@@ -32,7 +32,11 @@ func URIKey(uri string) string {
 
 // clientOf is the client id that api://{client id} or a bare GUID names.
 func clientOf(audience string) (innate.ClientID, bool) {
-	id, err := innate.ParseGUID(strings.TrimPrefix(URIKey(audience), "api://"))
+	name := strings.TrimPrefix(URIKey(audience), "api://")
+	if len(name) != len("00000000-0000-0000-0000-000000000000") {
+		return "", false // most are URIs: no error is made of each
+	}
+	id, err := innate.ParseGUID(name)
 	return innate.ClientID(id), err == nil
 }
 

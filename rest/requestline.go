@@ -157,21 +157,23 @@ func requestHead(head []byte) (line string, body int64, ok bool) {
 	if bareNewline(head) || bytes.IndexByte(head, 0) >= 0 {
 		return "", 0, false
 	}
-	all := strings.Split(strings.TrimSuffix(string(head), "\r\n\r\n"), "\r\n")
-	line, ok = repairLine(all[0])
+	first, headers, _ := strings.Cut(strings.TrimSuffix(string(head), "\r\n\r\n"), "\r\n")
+	line, ok = repairLine(first)
 	if !ok {
 		return "", 0, false
 	}
 	sized := false
-	for _, header := range all[1:] {
+	for headers != "" {
+		var header string
+		header, headers, _ = strings.Cut(headers, "\r\n")
 		name, value, colon := strings.Cut(header, ":")
 		if !colon || !isToken(name) || strings.Contains(value, "\r") {
 			return "", 0, false
 		}
-		switch strings.ToLower(name) {
-		case "transfer-encoding", "upgrade":
+		switch {
+		case strings.EqualFold(name, "transfer-encoding"), strings.EqualFold(name, "upgrade"):
 			return "", 0, false
-		case "content-length":
+		case strings.EqualFold(name, "content-length"):
 			if body, ok = contentLength(value); !ok || sized {
 				return "", 0, false
 			}
@@ -197,6 +199,9 @@ func repairLine(line string) (string, bool) {
 		if c := target[i]; c < ' ' || c == 0x7f {
 			return "", false
 		}
+	}
+	if !strings.Contains(target, " ") {
+		return line, true
 	}
 	return method + " " + strings.ReplaceAll(target, " ", "%20") + " " + version, true
 }

@@ -32,7 +32,10 @@ func (s *Server) postgresGone(tx store.Tx, gone *resources.Resource) error {
 // postgresAudience finds the PostgreSQL server that takes tokens for that audience.
 func (s *Server) postgresAudience(audience string) (tokens.FirstParty, bool) {
 	id, ok, _ := s.resources.PostgresByAudience(audience)
-	return s.postgresService(id), ok
+	if !ok {
+		return tokens.FirstParty{}, false
+	}
+	return s.postgresService(id), true
 }
 
 func (s *Server) postgresAudiences() (all []tokens.FirstParty) {
