@@ -146,7 +146,7 @@ func (s *session) postgresGatewayConfig(ctx context.Context, f postgresGateway) 
 	}
 	return postgres.Config{
 		Server: server, Dir: f.dir, Connection: f.connection, Ident: f.ident,
-		Feed: management.String() + string(server) + "/gateway/feed", FeedHTTP: client,
+		Feed: management.String() + string(server) + "/gateway/feed?api-version=2024-08-01", FeedHTTP: client,
 		Authority: authority, Tenant: tenant, Log: s.log(),
 	}, nil
 }
