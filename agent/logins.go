@@ -218,8 +218,13 @@ func (k *logins) writePasses() error {
 	return k.write(passFile, b)
 }
 
-// writeRoots writes the authorities of all servers, each once; k.mu is held.
+// writeRoots writes the authorities of all servers, each once; k.mu is held. With
+// the last log-in they stay: a client without any is to say that it has no
+// password, not that its file of authorities is empty.
 func (k *logins) writeRoots() error {
+	if len(k.rows) == 0 {
+		return nil
+	}
 	var servers []string
 	for _, l := range k.rows {
 		servers = append(servers, cmp.Or(l.Authorities, k.agent.machine.CA))
