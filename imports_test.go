@@ -56,10 +56,11 @@ var may = map[string]string{
 	"gateway/postgres/cluster":      "",                 // a PostgreSQL of one's own; knows nothing of identity
 	"gateway/postgres/postgrestest": "gateway/postgres/cluster",
 	// The control plane: every noun wired on one listener. cmd and innatetest start the same one.
-	"server":     "access admin audit bearer ca databases directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",
-	"platform":   "server agent admin discovery", // the whole in one process: laptop, CI, tests
-	"cmd/innate": "*",
-	"innatetest": "*",
+	"server":            "access admin audit bearer ca databases directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",
+	"platform":          "server agent admin discovery",                                    // the whole in one process: laptop, CI, tests
+	"platform/database": "platform access agent gateway/postgres gateway/postgres/cluster", // a PostgreSQL server of a platform's own, for tour, benchmark and tests
+	"cmd/innate":        "*",
+	"innatetest":        "*",
 }
 
 func TestPackagesImportOnlyWhatTheTableAllows(t *testing.T) {
