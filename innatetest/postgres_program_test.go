@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -100,4 +102,38 @@ func (p *program) ask(format string, args ...any) string {
 		p.t.Fatalf("the program takes no more: %v\n%s", err, p.words())
 	}
 	return p.line()
+}
+
+// holdsPort reports whether a process of a cgroup holds a TCP socket whose local
+// port that is.
+func holdsPort(t *testing.T, cgroup, port string) bool {
+	t.Helper()
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatalf("port %q", port)
+	}
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	procs, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line) // sl local_address rem_address st … inode
+		if len(f) < 10 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
+			continue
+		}
+		for pid := range strings.FieldsSeq(string(procs)) {
+			open, _ := filepath.Glob("/proc/" + pid + "/fd/*")
+			if slices.ContainsFunc(open, func(fd string) bool {
+				to, _ := os.Readlink(fd)
+				return to == "socket:["+f[9]+"]"
+			}) {
+				return true
+			}
+		}
+	}
+	return false
 }
