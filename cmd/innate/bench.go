@@ -42,6 +42,8 @@ var benchRows = []benchRow{
 	{"write-1", "writes/s", "ratio ≥ 0.50", write(1)},
 	{"write-64", "writes/s", "≥ 10 × write-1", write(64)},
 	{"first-token", "ms", "", firstToken},
+	{"pg-select", "transactions/s", "ratio ≥ 0.97", pgSelect},
+	{"pg-connect", "log-ins/s", "ratio ≥ 0.85", pgConnect},
 }
 
 // A contest is what a row measures: the program and the limit, in turns.

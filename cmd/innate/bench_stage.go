@@ -15,7 +15,8 @@ import (
 // A stage is a platform for the rows that need one.
 type stage struct {
 	*platform.Platform
-	prover *prover // once a row needs it
+	prover   *prover        // once a row needs it
+	database *benchDatabase // the same
 
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -57,9 +58,13 @@ func (st *stage) close() error {
 	if st == nil {
 		return nil
 	}
+	var err error
+	if st.database != nil {
+		err = st.database.Close()
+	}
 	st.stop()
 	<-st.ended
-	return st.err
+	return errors.Join(err, st.err)
 }
 
 // resource is the id of one in the bench's group.

@@ -34,16 +34,25 @@ func (s *session) samplePostgres(credential func() (azcore.TokenCredential, erro
 				}
 				password = func(ctx context.Context, c *pgx.ConnConfig) error { return tokenAsPassword(ctx, cred, audience, c) }
 			}
-			if connects > 0 {
-				return s.connectOften(ctx, connection, password, connects)
-			}
 			if pooled {
 				pool, err := openPool(ctx, connection)
 				if err != nil {
 					return err
 				}
 				defer pool.Close()
+				if connects > 0 {
+					return s.connectOften(connects, func() error { return renewConnection(ctx, pool) })
+				}
 				return s.execute(ctx, pool)
+			}
+			if connects > 0 {
+				return s.connectOften(connects, func() error {
+					conn, err := connectBy(ctx, connection, password)
+					if err != nil {
+						return err
+					}
+					return conn.Close(ctx)
+				})
 			}
 			conn, err := connectBy(ctx, connection, password)
 			if err != nil {
@@ -94,17 +103,25 @@ func connectBy(ctx context.Context, connection string, password func(context.Con
 	return pgx.ConnectConfig(ctx, config)
 }
 
+// renewConnection takes a connection out of a pool and closes it, so that the next
+// one is new.
+func renewConnection(ctx context.Context, pool *pgxpool.Pool) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return conn.Conn().Close(ctx)
+}
+
 // connectOften logs in and out, and says how many times that failed.
-func (s *session) connectOften(ctx context.Context, connection string, password func(context.Context, *pgx.ConnConfig) error, times int) error {
+func (s *session) connectOften(times int, connect func() error) error {
 	failed := 0
 	for range times {
-		conn, err := connectBy(ctx, connection, password)
-		if err != nil {
+		if err := connect(); err != nil {
 			failed++
 			fmt.Fprintln(s.diagnostics, err)
-			continue
 		}
-		conn.Close(ctx)
 	}
 	fmt.Fprintf(s.out, "%d connects, %d failed\n", times, failed)
 	return nil

@@ -86,6 +86,7 @@ func (t *tour) walk(ctx context.Context) error {
 		{"The article's own request, by plain HTTP", t.article},
 		{"The same header from outside the app", t.outside},
 		{"The VM asks 169.254.169.254", t.machine},
+		{"The app logs in at PostgreSQL, with no password", t.logIn},
 		{"Rotation: a second generation beside the first", t.rotate},
 		{"The app is deleted, and everything that was its own", t.remove},
 	} {
