@@ -54,6 +54,7 @@ type Database struct {
 	listen  netip.AddrPort // the gateway's
 	signals chan os.Signal // to the gateway
 	ended   chan struct{}  // closed when the gateway has
+	heard   chan struct{}  // closed when all that it said was passed on
 	err     error          // of the gateway; read after ended
 }
 
@@ -129,7 +130,7 @@ func (d *Database) StartGateway(ctx context.Context) error {
 		return err
 	}
 	c := d.config
-	run := agent.RunRequest{App: string(c.Gateway), Dir: "/", Env: os.Environ(), Args: []string{
+	run := agent.RunRequest{App: string(c.Gateway), Dir: "/", Env: append(os.Environ(), "TMPDIR="+d.folder), Args: []string{
 		c.Program, "gateway", "postgres", "--server", string(d.ID), "--management", c.Platform.Server.Endpoints.Management,
 		"--dir", d.folder, "--listen", d.listen.String(), "--connection", d.Connection(postgres.Management, cluster.Superuser),
 	}}
@@ -143,7 +144,7 @@ func (d *Database) StartGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.signals, d.ended = make(chan os.Signal, 1), make(chan struct{})
+	d.signals, d.ended, d.heard = make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
 	run.Stderr, run.Signals = out, d.signals
 	go func() {
 		defer close(d.ended)
@@ -160,6 +161,7 @@ func (d *Database) StartGateway(ctx context.Context) error {
 	case <-ready:
 		return nil
 	case <-d.ended:
+		<-d.heard
 		return cmp.Or(d.err, errors.New("the gateway ended at once"))
 	case <-ctx.Done():
 		return errors.Join(ctx.Err(), d.StopGateway())
@@ -168,6 +170,7 @@ func (d *Database) StartGateway(ctx context.Context) error {
 
 // listenTo passes on what the gateway says, and closes ready when it says that it is.
 func (d *Database) listenTo(told *os.File, ready chan struct{}) {
+	defer close(d.heard)
 	defer told.Close()
 	var to io.Writer = os.Stderr
 	if d.config.Log != nil {
@@ -187,6 +190,7 @@ func (d *Database) listenTo(told *os.File, ready chan struct{}) {
 func (d *Database) StopGateway() error {
 	d.signals <- syscall.SIGTERM
 	<-d.ended
+	<-d.heard
 	return d.err
 }
 
