@@ -45,6 +45,73 @@ func OpenCgroups(name string) (*Cgroups, error) {
 	return c, nil
 }
 
+// OpenLasting is OpenCgroups for a subtree that outlives this process: below our
+// own cgroup where a service manager says that this is ours (Delegate= of
+// systemd.resource-control(5)), else at the top of the mount.
+func OpenLasting(name string) (*Cgroups, error) {
+	own, err := OwnDirectory()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoCgroups, err)
+	}
+	for _, attr := range []string{"trusted.delegate", "user.delegate"} {
+		b := make([]byte, 8)
+		if n, err := unix.Getxattr(own, attr, b); err != nil || string(b[:n]) != "1" {
+			continue
+		}
+		top, err := hierarchy()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoCgroups, err)
+		}
+		below, err := filepath.Rel(top, own)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoCgroups, err)
+		}
+		return OpenCgroups(filepath.Join(below, name))
+	}
+	return OpenCgroups(name)
+}
+
+// Path is the subtree's directory.
+func (c *Cgroups) Path() string { return c.path }
+
+// Find finds a cgroup that an earlier process made, if it is still that one and
+// somebody is in it.
+func (c *Cgroups) Find(path string, id uint64) (*Cgroup, error) {
+	g := &Cgroup{path: filepath.Join(c.path, path)}
+	var err error
+	if g.ID, err = inode(g.path); err != nil {
+		return nil, err
+	}
+	if g.ID != id {
+		return nil, fmt.Errorf("cgroup %s is another by now", g.path)
+	}
+	f, err := os.Open(filepath.Join(g.path, "cgroup.events"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if !populated(f) {
+		return nil, fmt.Errorf("nobody is in cgroup %s any more", g.path)
+	}
+	return g, nil
+}
+
+// Prune kills and removes the cgroups that Make made under two names, such as
+// "api/g1", and that are not to be kept.
+func (c *Cgroups) Prune(keep func(path string) bool) error {
+	all, err := filepath.Glob(filepath.Join(c.path, "*", "*", "cgroup.procs"))
+	for _, procs := range all {
+		dir := filepath.Dir(procs)
+		path, relErr := filepath.Rel(c.path, dir)
+		if relErr == nil && keep(path) {
+			continue
+		}
+		g := Cgroup{path: dir}
+		err = errors.Join(err, relErr, g.Kill(), g.Remove())
+	}
+	return err
+}
+
 // OwnCgroup is the id of the cgroup that this process is in; see caller.Diag.Probe.
 func OwnCgroup() (uint64, error) {
 	dir, err := OwnDirectory()
