@@ -51,6 +51,7 @@ type Config struct {
 	Well     time.Duration                // within which a new generation is to be well before it replaces the old one; 0 means 1 min
 	Stub     []string                     // see launch.Spec
 	Opener   opener.Opener                // opens what takes root; nil means this process, by the fields above
+	Leave    <-chan struct{}              // closed to have Run return and leave everything that Opener holds to a next agent; nil: never
 	NewDiag  func() (*caller.Diag, error) // asks the kernel about callers; nil means caller.NewDiag
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -74,6 +75,8 @@ type Agent struct {
 	metadata *metadata
 	host     func() *host // what this host can do, found out when first asked
 	ready    chan struct{}
+	leaving  chan struct{} // closed when Run leaves
+	quiet    chan struct{} // closed when nobody is served on the socket any more
 }
 
 // New opens what Join wrote, and the audit log. It serves nothing yet.
@@ -100,7 +103,7 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{config: c, machine: machine, opener: c.Opener, ready: make(chan struct{})}
+	a := &Agent{config: c, machine: machine, opener: c.Opener, ready: make(chan struct{}), leaving: make(chan struct{}), quiet: make(chan struct{})}
 	if a.opener == nil {
 		if a.local, err = opener.New(opener.Config{
 			Runtime: c.Runtime, Records: c.State, Hosts: c.Hosts, Hide: c.Hide, Cgroups: c.Cgroups, UIDBase: c.UIDBase,
@@ -140,7 +143,8 @@ func (a *Agent) Ready() <-chan struct{} { return a.ready }
 func (a *Agent) Assurance() innate.Assurance { return a.host().assurance }
 
 // Run serves until ctx ends. Then it ends the apps that it started, and has
-// stopped everything when it returns. It is called once.
+// stopped everything when it returns. When Config.Leave is closed it returns too,
+// and apps and VMs go on: the next agent takes them up. It is called once.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.audit.Close()
 	here := a.host()
@@ -158,9 +162,35 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	lasting, end := context.WithCancel(ctx) // what a next agent does not go on with ends with it
+	defer func() {
+		if !a.leaves() {
+			end()
+		}
+	}()
 	g, ctx := errgroup.WithContext(ctx)
-	a.apps.open(ctx)
-	a.metadata.open(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	a.apps.open(lasting)
+	a.metadata.open(lasting)
+	if err := a.takeUp(lasting); err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() {
+		if !a.leaves() {
+			end()
+		}
+	})
+	g.Go(func() error {
+		select {
+		case <-a.config.Leave:
+			close(a.leaving)
+			a.finish()
+			stop()
+		case <-ctx.Done():
+		}
+		return nil
+	})
 	g.Go(func() error { return feed.Run(ctx) })
 	g.Go(func() error { return a.renew(ctx) })
 	g.Go(func() error { return a.shipping.Run(ctx) })
@@ -170,12 +200,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-feed.Synced():
+			a.apps.endUnplaced()
 			close(a.ready)
 		case <-ctx.Done():
 		}
 		return nil
 	})
 	err = g.Wait()
+	if a.leaves() {
+		return err
+	}
 	a.apps.wait()
 	a.metadata.wait()
 	a.tokens.close()

@@ -16,6 +16,7 @@ import (
 type apps struct {
 	agent   *Agent
 	running sync.WaitGroup
+	reading sync.WaitGroup // of what apps that run detached write
 
 	mu      sync.Mutex
 	ctx     context.Context // of Agent.Run; nil when it is not running
@@ -41,6 +42,7 @@ func (s *apps) wait() {
 	s.ctx = nil
 	s.mu.Unlock()
 	s.running.Wait()
+	s.reading.Wait()
 }
 
 // gone ends an app that is no longer placed here.
@@ -55,6 +57,22 @@ func (s *apps) gone(app innate.ResourceID) {
 	for g := range s.all {
 		if g.App.Equal(app) {
 			g.End()
+		}
+	}
+}
+
+// endUnplaced ends what runs of apps that are not placed here, when that is sure:
+// they were taken off while no agent ran.
+func (s *apps) endUnplaced() {
+	s.mu.Lock()
+	apps := map[string]innate.ResourceID{}
+	for g := range s.all {
+		apps[g.App.Key()] = g.App
+	}
+	s.mu.Unlock()
+	for _, app := range apps {
+		if _, placed := s.agent.placed.get(app); !placed {
+			s.gone(app)
 		}
 	}
 }
@@ -128,7 +146,11 @@ func (s *apps) keep(i *Instance) (context.Context, error) {
 
 // left takes away what keep made.
 func (s *apps) left(i *Instance) {
+	if s.agent.leaves() {
+		return
+	}
 	i.end()
+	i.settled()
 	s.mu.Lock()
 	delete(s.kept, i)
 	s.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"innate/agent/appservice"
 )
@@ -44,7 +45,7 @@ func Run(socket string, r RunRequest) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer l.close()
+	defer func() { l.close() }()
 	if r.Detach {
 		err = l.send(q)
 	} else {
@@ -66,8 +67,48 @@ func Run(socket string, r RunRequest) (int, error) {
 	if r.Detach {
 		return 0, nil
 	}
-	return l.exit(r.Signals)
+	status, err := l.exit(r.Signals)
+	for errors.Is(err, errHungUp) && first.Instance != "" {
+		again, lost := rejoin(socket, first.Instance)
+		if lost != nil {
+			return 0, lost
+		}
+		l.close()
+		l = again
+		status, err = l.exit(r.Signals)
+	}
+	return status, err
 }
+
+// returning is how long a client waits for an agent that hung up to come back.
+const returning = 15 * time.Second
+
+// rejoin goes on with an instance after the agent hung up.
+func rejoin(socket, instance string) (*line, error) {
+	late := time.Now().Add(returning)
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		l, err := dial(socket)
+		if err == nil {
+			if err = l.send(request{Op: "rejoin", Instance: instance}); err == nil {
+				if _, err = l.report(); err == nil {
+					return l, nil
+				}
+			}
+			l.close()
+		}
+		var gone *net.OpError
+		if !errors.Is(err, errHungUp) && !errors.As(err, &gone) && !errors.Is(err, errNoAgent) || time.Now().After(late) {
+			return nil, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// errHungUp means that the agent ended before it had answered.
+var errHungUp = errors.New("the agent ended, or hung up")
+
+// errNoAgent means that nobody answers on the socket.
+var errNoAgent = errors.New("no agent answers")
 
 // A ConsoleRequest is a program to run beside a running app.
 type ConsoleRequest struct {
@@ -224,8 +265,18 @@ func ReadStatus(socket string) (Status, error) {
 	return *r.Status, nil
 }
 
-// ask sends a request and returns its only answer.
-func ask(socket string, q request, files ...*os.File) (report, error) {
+// ask sends a request and returns its only answer. It asks an agent that comes back
+// again, if asking twice does no harm.
+func ask(socket string, q request, files ...*os.File) (r report, err error) {
+	for range 3 {
+		if r, err = askOnce(socket, q, files...); !errors.Is(err, errHungUp) || q.Op == "rotate" || q.Op == "attach" {
+			break
+		}
+	}
+	return r, err
+}
+
+func askOnce(socket string, q request, files ...*os.File) (report, error) {
 	l, err := dial(socket)
 	if err != nil {
 		return report{}, err
@@ -244,7 +295,7 @@ func dial(socket string) (*line, error) {
 	case err == nil:
 		return &line{conn: c}, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("no agent answers at %s: start 'innate dev' or 'innate agent', or name its socket with --agent or INNATE_AGENT_SOCKET", socket)
+		return nil, fmt.Errorf("%w at %s: start 'innate dev' or 'innate agent', or name its socket with --agent or INNATE_AGENT_SOCKET", errNoAgent, socket)
 	}
 	return nil, fmt.Errorf("asking the agent at %s: %w", socket, err)
 }
@@ -252,7 +303,7 @@ func dial(socket string) (*line, error) {
 // report reads the agent's next answer; one that says no is an error.
 func (l *line) report() (r report, err error) {
 	if err := l.receive(&r); err != nil {
-		return r, fmt.Errorf("the agent ended, or hung up: %w", err)
+		return r, fmt.Errorf("%w: %w", errHungUp, err)
 	}
 	if r.Error != "" {
 		return r, errors.New(r.Error)

@@ -23,16 +23,24 @@ const (
 
 // serveControl answers clients until ctx ends.
 func (a *Agent) serveControl(ctx context.Context, l *net.UnixListener) error {
-	stop := context.AfterFunc(ctx, func() { refuseFrom(l) })
+	stop := context.AfterFunc(ctx, func() { a.refuseFrom(l) })
 	defer stop()
 	defer l.Close()
+	go func() {
+		select {
+		case <-a.leaving:
+			a.refuseFrom(l)
+		case <-ctx.Done():
+		}
+	}()
+	defer close(a.quiet)
 	var running sync.WaitGroup
 	defer running.Wait()
 	crowd := crowd{by: map[uint32]int{}}
 	for {
 		c, err := l.AcceptUnix()
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || err != nil && a.leaves():
 			return nil
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ECONNABORTED):
 			a.config.Log.Warn("accepting on the agent's socket", "err", err)
@@ -54,9 +62,9 @@ func (a *Agent) serveControl(ctx context.Context, l *net.UnixListener) error {
 }
 
 // refuseFrom closes a listener, and has whoever comes from now on refused, though
-// the opener holds it still.
-func refuseFrom(l *net.UnixListener) {
-	if raw, err := l.SyscallConn(); err == nil {
+// the opener holds it still; when a next agent comes, it waits for that.
+func (a *Agent) refuseFrom(l *net.UnixListener) {
+	if raw, err := l.SyscallConn(); err == nil && !a.leaves() {
 		raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	}
 	l.Close()
@@ -120,6 +128,8 @@ func (a *Agent) serveClient(ctx context.Context, l *line, by uint32) {
 	switch q.Op {
 	case "run":
 		a.serveRun(ctx, l, q, by)
+	case "rejoin":
+		a.serveRejoin(l, q, by)
 	case "exec":
 		a.serveConsole(ctx, l, q, by)
 	case "logs":
@@ -131,7 +141,7 @@ func (a *Agent) serveClient(ctx context.Context, l *line, by uint32) {
 		r, err := a.manage(ctx, l, q, by)
 		a.answer(l, r, err)
 	default:
-		a.answer(l, report{}, fmt.Errorf("the agent knows no %q: want run, exec, logs, end, rotate, env, ps, attach, detach or status", q.Op))
+		a.answer(l, report{}, fmt.Errorf("the agent knows no %q: want run, rejoin, exec, logs, end, rotate, env, ps, attach, detach or status", q.Op))
 	}
 }
 

@@ -124,14 +124,34 @@ func (a *Agent) serveRun(ctx context.Context, l *line, q request, by uint32) {
 		return
 	}
 	started := i.Started()
-	a.answer(l, report{Started: &started}, nil)
-	if q.Detach {
+	a.answer(l, report{Started: &started, Instance: i.ID}, nil)
+	if !q.Detach {
+		a.see(l, i)
+	}
+}
+
+// see passes signals on to an instance and tells how it ended.
+func (a *Agent) see(l *line, i *Instance) {
+	if !a.accompany(l, i.exited, i.signal, i.End) {
 		return
 	}
-	a.accompany(l, i.exited, i.signal, i.End)
 	status, err := i.Wait()
 	within(i.Over(), lingering)
 	a.answer(l, report{Exit: &status}, err)
+}
+
+// serveRejoin goes on with a client whose line was cut when an agent ended.
+func (a *Agent) serveRejoin(l *line, q request, by uint32) {
+	i := a.apps.instance(q.Instance)
+	if i == nil || i.by != by {
+		a.answer(l, report{}, errors.New("the agent ended, and what ran could not be kept, or has ended by now"))
+		return
+	}
+	done := i.met()
+	defer done()
+	started := i.Started()
+	a.answer(l, report{Started: &started, Instance: i.ID}, nil)
+	a.see(l, i)
 }
 
 // signal passes a signal to the program. After one by which somebody ends it, it
@@ -166,14 +186,16 @@ func (a *Agent) serveConsole(ctx context.Context, l *line, q request, by uint32)
 		defer close(exited)
 		status, err = c.Wait()
 	}()
-	a.accompany(l, exited, func(sig syscall.Signal) error { return c.process.Signal(sig) }, func() { c.end(exited) })
-	<-exited
+	if !a.accompany(l, exited, func(sig syscall.Signal) error { return c.process.Signal(sig) }, func() { c.end(exited) }) {
+		return
+	}
 	a.answer(l, report{Exit: &status}, err)
 }
 
-// accompany passes on what the client sends until the program has exited; when the
-// client hangs up before, it ends the program and does not wait.
-func (a *Agent) accompany(l *line, exited <-chan struct{}, signal func(syscall.Signal) error, end func()) {
+// accompany passes on what the client sends until the program has exited, and
+// reports whether it has: the agent may leave before. When the client hangs up
+// before, it ends the program and does not wait.
+func (a *Agent) accompany(l *line, exited <-chan struct{}, signal func(syscall.Signal) error, end func()) bool {
 	l.conn.SetReadDeadline(time.Time{})
 	heard := make(chan struct{})
 	go func() {
@@ -192,13 +214,18 @@ func (a *Agent) accompany(l *line, exited <-chan struct{}, signal func(syscall.S
 		}
 		select {
 		case <-exited: // told, or about to be
+		case <-a.leaving:
 		default:
 			end()
 		}
 	}()
-	<-exited
+	select {
+	case <-exited:
+	case <-a.leaving:
+	}
 	l.conn.SetReadDeadline(time.Now())
 	<-heard
+	return !a.leaves()
 }
 
 // serveLogs sends what an app has written while it ran detached, and with
@@ -246,6 +273,8 @@ func (a *Agent) serveLogs(ctx context.Context, l *line, q request, by uint32) {
 		select {
 		case <-more:
 		case <-gone:
+			return
+		case <-a.leaving:
 			return
 		case <-ctx.Done():
 			return

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -56,9 +55,10 @@ type Generation struct {
 	home     *opener.Home    // nil: lent, there is none
 	diag     *caller.Diag    // of its own network namespace; nil: the host's sees its callers
 	process  *opener.Process // nil: lent, there is none
-	secrets  *secrets        // nil: no setting refers to one
-	logins   *logins         // nil: it has no log-in at a PostgreSQL server
-	share    float64         // of the age that it may get: not all are replaced at once
+	endpoint *appservice.Endpoint
+	secrets  *secrets // nil: no setting refers to one
+	logins   *logins  // nil: it has no log-in at a PostgreSQL server
+	share    float64  // of the age that it may get: not all are replaced at once
 	end      context.CancelFunc
 	rush     func()        // closes rushed
 	rushed   chan struct{} // no grace, or no longer
@@ -131,6 +131,8 @@ type program struct {
 	dir                   string
 	env                   []string
 	stdin, stdout, stderr *os.File
+	told                  *os.File         // the other end of stdout and stderr; nil: they are the program's own
+	instance              string           // id of the one that it is a run of
 	shape                 appservice.Shape // of its endpoint
 	isolate               bool
 	user                  string // of the host; empty: the app's own
@@ -174,25 +176,24 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	if err != nil {
 		return nil, err
 	}
-	// The endpoint serves before the app can ask, and until it can ask no more: a
-	// program that is asked to end may have calls to finish.
-	open, shut := context.WithCancel(context.WithoutCancel(ctx))
-	serving := make(chan error, 1)
-	go func() {
-		defer close(serving)
-		serving <- endpoint.Run(open)
-	}()
+	serving, shut := g.serve(ctx, endpoint)
 	if err = s.record(ctx, "start-app", g, nil); err == nil {
 		g.process, err = g.home.Start(opener.Program{
 			Args: r.args, Dir: r.dir, Env: environment(env, a.direct(), r.env, a.config.Env, logins, settings),
 		}, [3]*os.File{r.stdin, r.stdout, r.stderr})
+	}
+	if err == nil {
+		if g.PID = g.process.PID; a.local == nil {
+			if err = g.note(r); err != nil {
+				err = errors.Join(err, g.home.Kill())
+			}
+		}
 	}
 	if err != nil {
 		shut()
 		<-serving
 		return nil, err
 	}
-	g.PID = g.process.PID
 	started = true
 	close(g.begun)
 	if g.secrets != nil {
@@ -203,6 +204,19 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	}
 	go s.attend(ctx, g, serving, shut)
 	return g, nil
+}
+
+// serve has the endpoint of g answer before the app can ask, and until it can ask
+// no more: a program that is asked to end may have calls to finish.
+func (g *Generation) serve(ctx context.Context, e *appservice.Endpoint) (serving <-chan error, shut func()) {
+	g.endpoint = e
+	open, shut := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() {
+		defer close(ended)
+		ended <- e.Run(open)
+	}()
+	return ended, shut
 }
 
 // settle makes the home of g, and what sees its callers there.
@@ -271,16 +285,27 @@ func (s *apps) endpoint(g *Generation, l *net.TCPListener) (_ *appservice.Endpoi
 	secret := hex.EncodeToString(random[:])
 	g.Port = l.Addr().(*net.TCPAddr).Port
 	g.Secret = sha256.Sum256([]byte(secret))
-	a := s.agent
-	c := appservice.Config{
-		Generation: appservice.Generation{App: g.App, Number: g.Generation, UID: g.UID, Cgroup: g.CgroupID, Proof: g.Assurance},
-		Shape:      g.Endpoint, Client: a.defaultClient(g.App),
-		Listener: l, Secret: secret, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
-	}
+	c := s.endpointConfig(g, l)
+	c.Secret = secret
 	if g.Endpoint == appservice.Arc {
 		if c.Challenges, err = g.home.Folder(opener.Challenges); err != nil {
 			return nil, nil, err
 		}
+	}
+	e, err := appservice.New(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e, e.Environment(secret), nil
+}
+
+// endpointConfig is what serves a generation on l, but for its secret.
+func (s *apps) endpointConfig(g *Generation, l *net.TCPListener) appservice.Config {
+	a := s.agent
+	c := appservice.Config{
+		Generation: appservice.Generation{App: g.App, Number: g.Generation, UID: g.UID, Cgroup: g.CgroupID, Proof: g.Assurance},
+		Shape:      g.Endpoint, Client: a.defaultClient(g.App),
+		Listener: l, Tokens: a, Audit: a.audit, Log: a.config.Log, Now: a.config.Now,
 	}
 	if g.CgroupID != 0 && a.host().search {
 		c.Generation.Held = g.home.Held
@@ -288,11 +313,7 @@ func (s *apps) endpoint(g *Generation, l *net.TCPListener) (_ *appservice.Endpoi
 	if d := s.sees(g); d != nil && g.home != nil {
 		c.Attestor = d
 	}
-	e, err := appservice.New(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	return e, e.Environment(secret), nil
+	return c
 }
 
 // attend sees a generation to its end: its last process gone, or told to end.
@@ -314,6 +335,9 @@ func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error, 
 	case <-ctx.Done():
 		s.terminate(g)
 	case err := <-serving: // what was created together ends together
+		if a.leaves() {
+			return
+		}
 		a.config.Log.Error("an app's endpoint ended by itself; the app ends with it", "app", g.App, "generation", g.Generation, "err", err)
 		s.terminate(g)
 	}
@@ -375,25 +399,4 @@ func within(done <-chan struct{}, d time.Duration) bool {
 	case <-late.C:
 		return false
 	}
-}
-
-// servesAt is the port at which a program is to listen: the one that its
-// settings name, as App Service knows them, else a free one.
-func servesAt(at *opener.Home, settings map[string]string) (int, error) {
-	for _, name := range []string{"WEBSITES_PORT", "PORT"} {
-		value, ok := settings[name]
-		if !ok {
-			continue
-		}
-		port, err := strconv.ParseUint(value, 10, 16)
-		if err != nil || port == 0 {
-			return 0, fmt.Errorf("the app's setting %s is %q: want a port", name, value)
-		}
-		return int(port), nil
-	}
-	port, err := at.FreePort()
-	if err != nil {
-		return 0, fmt.Errorf("finding a port for the app: %w", err)
-	}
-	return port, nil
 }

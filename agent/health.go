@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"syscall"
 	"time"
 
 	"innate/agent/caller"
+	"innate/agent/opener"
 )
 
 const (
@@ -157,4 +159,25 @@ func (g *Generation) askCommand(ctx context.Context, command []string) error {
 		err = fmt.Errorf("%s ended with exit code %d", command[0], status)
 	}
 	return err
+}
+
+// servesAt is the port at which a program is to listen: the one that its
+// settings name, as App Service knows them, else a free one.
+func servesAt(at *opener.Home, settings map[string]string) (int, error) {
+	for _, name := range []string{"WEBSITES_PORT", "PORT"} {
+		value, ok := settings[name]
+		if !ok {
+			continue
+		}
+		port, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || port == 0 {
+			return 0, fmt.Errorf("the app's setting %s is %q: want a port", name, value)
+		}
+		return int(port), nil
+	}
+	port, err := at.FreePort()
+	if err != nil {
+		return 0, fmt.Errorf("finding a port for the app: %w", err)
+	}
+	return port, nil
 }

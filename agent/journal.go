@@ -118,12 +118,14 @@ func (j *journal) turn() error {
 
 // follow keeps what a generation writes until it is over. It never makes the
 // program wait for a disk that is full.
-func (j *journal) follow(from *os.File, g *Generation) {
+func (j *journal) follow(from *os.File, g *Generation, leaving <-chan struct{}) {
 	defer from.Close()
 	read := make(chan struct{})
 	defer close(read)
 	go func() {
 		select {
+		case <-leaving: // the next agent reads on
+			from.SetReadDeadline(time.Now())
 		case <-g.over: // whoever still holds the pipe is no process of it
 			from.SetReadDeadline(time.Now().Add(drain))
 		case <-read:

@@ -51,6 +51,7 @@ type logins struct {
 
 	mu           sync.Mutex // guards the files and:
 	rows         []client.Login
+	resting      bool                  // an earlier agent's password file stays until all that is to be in it is there
 	tokens       map[loginToken]string // the last good ones
 	recorded     map[loginToken]string // the last ones in the audit log
 	certificates map[loginCertificate]*heldCertificate
@@ -72,11 +73,7 @@ func (s *apps) logIn(ctx context.Context, g *Generation, p *client.Placement, ot
 	if len(rows) == 0 {
 		return nil, nil
 	}
-	k := &logins{
-		agent: s.agent, app: g.App, number: g.Generation, proof: g.Assurance,
-		tokens: map[loginToken]string{}, recorded: map[loginToken]string{}, written: map[string]string{},
-		certificates: map[loginCertificate]*heldCertificate{},
-	}
+	k := newLogins(s.agent, g)
 	if k.files, err = g.home.Folder(opener.Logins); err != nil {
 		return nil, err
 	}
@@ -86,6 +83,33 @@ func (s *apps) logIn(ctx context.Context, g *Generation, p *client.Placement, ot
 	}
 	k.first(ctx, rows)
 	return k.environment(rows, slices.Concat(others...)), nil
+}
+
+func newLogins(a *Agent, g *Generation) *logins {
+	return &logins{
+		agent: a, app: g.App, number: g.Generation, proof: g.Assurance,
+		tokens: map[loginToken]string{}, recorded: map[loginToken]string{}, written: map[string]string{},
+		certificates: map[loginCertificate]*heldCertificate{},
+	}
+}
+
+// takeUp goes on with the files that an earlier agent made.
+func (k *logins) takeUp(ctx context.Context) {
+	ctx, k.stop = context.WithCancel(ctx)
+	k.resting = true
+	k.keeping.Go(func() {
+		if p, placed := k.agent.placed.get(k.app); placed {
+			rows := usable(p)
+			k.mu.Lock()
+			k.rows = rows
+			k.mu.Unlock()
+			k.first(ctx, rows)
+		}
+		k.mu.Lock()
+		k.resting = false
+		k.mu.Unlock()
+		k.followPlacement(ctx)
+	})
 }
 
 // usable are the log-ins of identities that the workload has. Where two of them may
@@ -250,6 +274,9 @@ func bundle(all ...string) (b []byte) {
 // write writes a file that has changed; k.mu is held. One that cannot be written is
 // taken away: a file system that is full must not keep what is to go.
 func (k *logins) write(name string, content []byte) error {
+	if k.resting && name == passFile {
+		return nil
+	}
 	if old, there := k.written[name]; there && old == string(content) {
 		return nil
 	}

@@ -20,8 +20,10 @@ import (
 //
 //	{"op":"run","app":NAME,"endpoint":SHAPE,"args":[…],"dir":DIR,"env":[…],
 //	 "restart":WHEN,"isolate":BOOL,"check":[…],"user":NAME} + stdin, stdout, stderr
-//	  → {"started":{…}}, then {"exit":STATUS}; meanwhile the client may send
-//	  {"signal":N} lines. The app ends when the client hangs up.
+//	  → {"started":{…},"instance":ID}, then {"exit":STATUS}; meanwhile the client
+//	  may send {"signal":N} lines. The app ends when the client hangs up.
+//	{"op":"rejoin","instance":ID}, when the agent hung up
+//	  → as above
 //	the same with "detach":true and no files
 //	  → {"started":{…}}. The app goes on; what it writes is in its log.
 //	{"op":"exec","app":NAME,"generation":N,"args":[…]} + stdin, stdout, stderr
@@ -63,6 +65,7 @@ type request struct {
 	User       string           `json:"user,omitempty"`
 	Follow     bool             `json:"follow,omitempty"`
 	Now        bool             `json:"now,omitempty"`
+	Instance   string           `json:"instance,omitempty"`
 	VM         string           `json:"vm,omitempty"`
 	Place      *Place           `json:"place,omitempty"`
 }
@@ -74,14 +77,15 @@ type note struct {
 
 // A report is what the agent answers.
 type report struct {
-	Error   string    `json:"error,omitempty"`
-	Started *Started  `json:"started,omitempty"`
-	Exit    *int      `json:"exit,omitempty"`
-	Status  *Status   `json:"status,omitempty"`
-	Running []Running `json:"running,omitempty"`
-	Env     []string  `json:"env,omitempty"`
-	Text    []byte    `json:"text,omitempty"`
-	Done    bool      `json:"done,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Started  *Started  `json:"started,omitempty"`
+	Instance string    `json:"instance,omitempty"` // what to rejoin when the line is cut
+	Exit     *int      `json:"exit,omitempty"`
+	Status   *Status   `json:"status,omitempty"`
+	Running  []Running `json:"running,omitempty"`
+	Env      []string  `json:"env,omitempty"`
+	Text     []byte    `json:"text,omitempty"`
+	Done     bool      `json:"done,omitempty"`
 }
 
 // A line is a connection that carries messages and the files sent with them.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -39,6 +38,7 @@ type metadata struct {
 type attachment struct {
 	vm   innate.ResourceID
 	spot *opener.Spot
+	http *endpoint.Service
 	end  context.CancelFunc
 	over chan struct{} // closed when the listener is
 }
@@ -164,7 +164,7 @@ func (m *metadata) begin(vm innate.ResourceID, s *opener.Spot, server *imds.Serv
 		return fmt.Errorf("the agent is ending, or %s was just attached by another or taken off this host: try again", vm.Name())
 	}
 	ctx, end := context.WithCancel(m.ctx)
-	at := &attachment{vm: vm, spot: s, end: end, over: make(chan struct{})}
+	at := &attachment{vm: vm, spot: s, http: endpoint.Server(server, m.agent.config.Log.With("vm", vm)), end: end, over: make(chan struct{})}
 	m.attached[vm.Key()] = at
 	m.running.Go(func() { m.serve(ctx, at, server, l) })
 	return nil
@@ -179,6 +179,9 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 		m.watch(ctx, at)
 	}()
 	defer func() {
+		if m.agent.leaves() {
+			return
+		}
 		at.end()
 		<-watched
 		err := server.Close()
@@ -191,7 +194,7 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 		}
 		close(at.over)
 	}()
-	listening := endpoint.Server(server, log)
+	listening := at.http
 	listening.BaseContext = func(net.Listener) context.Context { return ctx }
 	closed := make(chan struct{})
 	context.AfterFunc(ctx, func() {
@@ -203,6 +206,9 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 		begun := time.Now()
 		err := listening.Serve(endpoint.NewDoor(l, endpoint.Connections))
 		l.Close()
+		if m.agent.leaves() {
+			return
+		}
 		if ctx.Err() != nil {
 			<-closed
 			return
@@ -215,6 +221,8 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 			select {
 			case <-closed:
 				return
+			case <-m.agent.leaving:
+				return
 			case <-time.After(pause):
 			}
 			pause = min(2*pause, longestReopen)
@@ -226,7 +234,7 @@ func (m *metadata) serve(ctx context.Context, at *attachment, server *imds.Serve
 }
 
 // finish ends a server whose requests have been told to end: it lets them answer first.
-func finish(s *http.Server) {
+func finish(s *endpoint.Service) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if s.Shutdown(ctx) != nil {

@@ -90,6 +90,38 @@ func (s *apps) resolve(ctx context.Context, g *Generation, p *client.Placement) 
 	return settings, nil
 }
 
+// A secretsNote is what a next agent follows secrets by. No value is in it.
+type secretsNote struct {
+	Which    innate.Selector `json:"which"`
+	Signal   syscall.Signal  `json:"signal"`
+	Settings []string        `json:"settings"`
+	Found    []foundNote     `json:"found"`
+}
+
+type foundNote struct {
+	Vault    string   `json:"vault"`
+	Name     string   `json:"name"`
+	Version  string   `json:"version,omitempty"`
+	Settings []string `json:"settings"`
+}
+
+func (k *secrets) note() *secretsNote {
+	n := &secretsNote{Which: k.which, Signal: k.signal, Settings: k.settings}
+	for _, f := range k.found {
+		n.Found = append(n.Found, foundNote{f.vault, f.name, f.version, f.settings})
+	}
+	return n
+}
+
+// again follows the secrets of a generation that an earlier agent started.
+func (n *secretsNote) again(a *Agent, g *Generation, files *opener.Folder) *secrets {
+	k := &secrets{agent: a, app: g.App, which: n.Which, proof: g.Assurance, files: files, signal: n.Signal, settings: n.Settings}
+	for _, f := range n.Found {
+		k.found = append(k.found, &found{reference{f.Vault, f.Name, f.Version}, f.Settings})
+	}
+	return k
+}
+
 // references finds the secrets that settings refer to, each once, and all that
 // is wrong with any of them.
 func references(settings map[string]string, domain string) (all []*found, err error) {

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"innate"
 	"innate/agent/tpm"
@@ -133,7 +134,7 @@ func replace(path string, content []byte) error {
 	}
 	defer os.Remove(f.Name()) // after the rename there is none
 	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, giveTo(f, filepath.Dir(path)), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
@@ -144,6 +145,20 @@ func replace(path string, content []byte) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// giveTo has a file belong to whom its folder does: when root joins again on a
+// host whose state is the worker's, the new state is, too.
+func giveTo(f *os.File, dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Getuid() != 0 || st.Uid == 0 {
+		return nil
+	}
+	return f.Chown(int(st.Uid), int(st.Gid))
 }
 
 // newKey makes a private key and a request for its certificate. The names of a

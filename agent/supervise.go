@@ -39,8 +39,10 @@ const (
 // the other, and two beside each other while it is rotated.
 type Instance struct {
 	App innate.ResourceID
+	ID  string // random; who has it and started the instance may come back to it
 
 	apps    *apps
+	by      uint32 // uid of who started it
 	program program
 	restart Restart
 	check   []string      // command that says whether a generation is well; empty: the app's path, if it has one
@@ -53,6 +55,15 @@ type Instance struct {
 	status  int           // of the last first process; read after exited
 	err     error         // why there is no status; read after exited
 	over    chan struct{} // closed when everything of it is gone
+
+	// Of one that was taken up from an earlier agent.
+	note      *instanceNote
+	former    []*Generation // beside the one that serves
+	meeting   sync.Once
+	back      chan struct{} // closed when its client is back; nil: it runs detached
+	client    chan struct{} // closed when the client has heard all
+	heard     func()        // closes client
+	agentEnds <-chan struct{}
 
 	// Of the goroutine that supervises.
 	ending    sync.WaitGroup // generations that another has followed
@@ -73,6 +84,7 @@ func (i *Instance) turn(to *Generation) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.now = to
+	i.write(instanceNote{Home: to.home.ID})
 }
 
 // Started says where it runs now.
@@ -138,7 +150,7 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 		return nil, err
 	}
 	i := &Instance{
-		App: p.Resource, apps: a.apps, restart: r.Restart, check: r.Check, close: giveBack,
+		App: p.Resource, ID: innate.NewGUID(), apps: a.apps, by: by, restart: r.Restart, check: r.Check, close: giveBack,
 		program: program{
 			args: r.Args, dir: r.Dir, env: r.Env, stdin: r.Stdin, stdout: r.Stdout, stderr: r.Stderr,
 			shape: shapeOf(p, r), isolate: r.Isolate, user: r.User,
@@ -160,7 +172,7 @@ func (a *Agent) Start(ctx context.Context, r RunRequest, by uint32) (_ *Instance
 		return nil, err
 	}
 	i.turn(g)
-	go i.supervise(lasting)
+	go i.supervise(lasting, false)
 	return i, nil
 }
 
@@ -227,23 +239,33 @@ func (i *Instance) start(ctx context.Context) (*Generation, error) {
 		defer r.stdout.Close()
 		r.stderr = r.stdout
 	}
+	r.told, r.instance = told, i.ID
 	g, err := i.apps.start(ctx, p, r)
 	switch {
 	case told == nil:
 	case err != nil:
 		told.Close()
 	default:
-		i.apps.running.Go(func() { i.journal.follow(told, g) })
+		i.tell(told, g)
 	}
 	return g, err
 }
 
+// tell has the journal read what g writes.
+func (i *Instance) tell(told *os.File, g *Generation) {
+	i.apps.reading.Go(func() { i.journal.follow(told, g, i.apps.agent.leaving) })
+}
+
 // supervise keeps the program running until it has ended, is told to, or the
-// app is taken off this host.
-func (i *Instance) supervise(ctx context.Context) {
+// app is taken off this host. With lost its generation is over already, and it is
+// started again.
+func (i *Instance) supervise(ctx context.Context, lost bool) {
 	defer i.apps.left(i)
 	defer close(i.over)
 	pause := firstPause
+	if lost {
+		pause = i.resume(ctx, i.current(), pause)
+	}
 	for {
 		g := i.current()
 		moved := i.apps.agent.placed.next()
@@ -262,8 +284,12 @@ func (i *Instance) supervise(ctx context.Context) {
 			old.Stop()
 			continue
 		}
+		if i.apps.agent.leaves() {
+			return
+		}
 		if ctx.Err() != nil || i.leave.Load() || !i.again(g) {
 			i.status, i.err = g.status, g.err
+			i.write(instanceNote{Home: g.home.ID, Ended: true, Status: i.status, Why: text(i.err)})
 			i.close()
 			close(i.exited)
 			<-g.over

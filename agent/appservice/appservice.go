@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"innate"
@@ -68,6 +69,7 @@ type Config struct {
 	Shape      Shape            // empty means AppService
 	Listener   *net.TCPListener // 127.0.0.1:0, by caller.Listen
 	Secret     string           // 256 bits; kept as its SHA-256 only; Arc has none
+	Kept       *Kept            // by which an earlier endpoint of the generation knew its app; nil: there was none
 	Challenges Folder           // Arc: empty; the app sees it as ChallengeDir
 	Client     innate.ClientID  // AzureML: of the identity that a program means that names none; may be empty
 	Attestor   Attestor         // nil only where nothing more than the secret is proved
@@ -93,6 +95,29 @@ type Endpoint struct {
 	log         *slog.Logger
 	now         func() time.Time
 	hosts       []string // what Host may be
+	server      *endpoint.Service
+	leaving     atomic.Bool
+	left        chan struct{} // closed when the last request after Leave was answered
+}
+
+// Kept is by what an endpoint knows its app, and the app it. An endpoint that has
+// it goes on where another ended, for the same processes.
+type Kept struct {
+	Secret      [sha256.Size]byte `json:"secret"`                // the SHA-256
+	Certificate []byte            `json:"certificate,omitempty"` // ServiceFabric: with its key, PEM
+	Client      innate.ClientID   `json:"client,omitempty"`      // Config's
+}
+
+// Kept is what another endpoint for the same processes needs.
+func (e *Endpoint) Kept() (k Kept, err error) {
+	k.Client = e.client
+	if f, ok := e.secret.(fixed); ok {
+		k.Secret = f
+	}
+	if e.certificate != nil {
+		k.Certificate, err = encodeCertificate(e.certificate)
+	}
+	return k, err
 }
 
 // A secret is what a request must show, beside coming from the app.
@@ -127,11 +152,20 @@ func New(c Config) (*Endpoint, error) {
 		log:        c.Log.With("app", c.Generation.App, "generation", c.Generation.Number),
 		now:        c.Now,
 		hosts:      hostsOf(c.Listener),
+		left:       make(chan struct{}),
 	}
+	if c.Kept != nil {
+		e.secret, e.client = fixed(c.Kept.Secret), c.Kept.Client
+	}
+	e.server = endpoint.Server(http.HandlerFunc(e.serve), e.log)
 	var err error
 	switch c.Shape {
 	case ServiceFabric:
-		e.certificate, err = newCertificate(c.Now())
+		if c.Kept != nil {
+			e.certificate, err = decodeCertificate(c.Kept.Certificate)
+		} else {
+			e.certificate, err = newCertificate(c.Now())
+		}
 	case Arc:
 		e.challenges = newChallenges(c.Challenges, c.Now)
 		e.secret = e.challenges
@@ -156,7 +190,7 @@ func (c Config) check() error {
 		return fmt.Errorf("there is no shape %q: want %s, %s, %s or %s", c.Shape, AppService, ServiceFabric, AzureML, Arc)
 	case c.Shape == Arc && c.Challenges == nil:
 		return errors.New("Challenges is missing")
-	case c.Shape != Arc && (len(c.Secret) < minSecret || len(c.Secret) > 128): // SDKs keep it in a header
+	case c.Shape != Arc && c.Kept == nil && (len(c.Secret) < minSecret || len(c.Secret) > 128): // SDKs keep it in a header
 		return fmt.Errorf("Secret has %d characters: want %d to 128", len(c.Secret), minSecret)
 	case c.Tokens == nil:
 		return errors.New("Tokens is missing")
@@ -176,7 +210,7 @@ func (c Config) check() error {
 
 // Run serves until ctx ends, then closes the listener and every connection.
 func (e *Endpoint) Run(ctx context.Context) error {
-	server := endpoint.Server(http.HandlerFunc(e.serve), e.log)
+	server := e.server
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, peerKey{}, peerOf(c))
@@ -191,11 +225,23 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}
+	if e.leaving.Load() {
+		<-e.left
+	}
 	err = errors.Join(err, server.Close(), e.ledger.Close())
 	if e.challenges != nil {
 		e.challenges.close()
 	}
 	return err
+}
+
+// Leave has Run return once the requests that are being answered are, or ctx ends.
+// Whoever else holds the listener goes on accepting.
+// It is called once.
+func (e *Endpoint) Leave(ctx context.Context) error {
+	defer close(e.left)
+	e.leaving.Store(true)
+	return e.server.Finish(ctx)
 }
 
 // A fixed secret is the SHA-256 of one that stays the same for all of a generation.

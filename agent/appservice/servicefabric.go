@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -117,6 +118,21 @@ func newCertificate(now time.Time) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("making the endpoint's certificate: %w", err)
 	}
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// encodeCertificate is a certificate with its key, as decodeCertificate reads it.
+func encodeCertificate(c *tls.Certificate) ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	b := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	return append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})...), nil
+}
+
+func decodeCertificate(b []byte) (*tls.Certificate, error) {
+	c, err := tls.X509KeyPair(b, b)
+	return &c, err
 }
 
 // thumbprint is how SDKs know a certificate: 40 hexadecimal digits. SHA-1 is

@@ -13,17 +13,19 @@ import (
 // No client waits longer for a token than the answer may take. Serve on a Door,
 // which says how many may connect. log hears of broken connections, at debug
 // level; nil means slog.Default().
-func Server(h http.Handler, log *slog.Logger) *http.Server {
+func Server(h http.Handler, log *slog.Logger) *Service {
 	if log == nil {
 		log = slog.Default()
 	}
-	s := &http.Server{
+	s := &Service{busy: map[net.Conn]bool{}}
+	s.Server = &http.Server{
 		ReadHeaderTimeout: 5 * time.Second,
 		WriteTimeout:      90 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		// "OPTIONS *" is refused like everything else, not answered by net/http.
 		DisableGeneralOptionsHandler: true,
+		ConnState:                    s.note,
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, guestKey{}, c)
@@ -37,7 +39,7 @@ func Server(h http.Handler, log *slog.Logger) *http.Server {
 			http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.ReadHeaderTimeout))
 		}
 		if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
-			if g.served() {
+			if g.served() || s.finishing() {
 				w.Header().Set("Connection", "close") // another is at the door
 			}
 			defer g.waits()

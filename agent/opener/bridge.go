@@ -55,8 +55,8 @@ type port struct {
 }
 
 // add makes a spot a port of its bridge: it writes the rules anew, and opens the
-// bridge's listener if there is none.
-func (b *bridges) add(s *spot) (*port, error) {
+// bridge's listener if there is none. One that was held over a restart it takes over.
+func (b *bridges) add(s *spot, held *os.File) (*port, error) {
 	if s.device > mostIndex {
 		return nil, fmt.Errorf("the index of %s is %d, and there is room for marks up to %d", s.Port, s.device, mostIndex)
 	}
@@ -72,6 +72,11 @@ func (b *bridges) add(s *spot) (*port, error) {
 	p := &port{spot: s, mark: marks | uint32(s.device), bridge: at}
 	if err := at.collides(p); err != nil {
 		return nil, err
+	}
+	if at.listener == nil {
+		at.listener = held
+	} else if held != nil {
+		held.Close()
 	}
 	at.ports[p.mark] = p
 	b.all[key] = at

@@ -276,67 +276,92 @@ func (p *Process) SignalFirst(sig syscall.Signal) error {
 	return p.home.tell(Order{Op: "signal", PID: p.PID, Signal: sig, To: toProcess})
 }
 
-// A Spot is where a VM is met.
-type Spot struct {
-	Found
-
-	by Opener
+// ReadLeft asks what an earlier worker left.
+func ReadLeft(by Opener) (Left, error) {
+	a, _, err := by.Do(context.Background(), Order{Op: "left"})
+	if err == nil && a.Left == nil {
+		err = errors.New("the opener did not say what is left")
+	}
+	if err != nil {
+		return Left{}, err
+	}
+	return *a.Left, nil
 }
 
-// Find finds the spot of a place. ns is the open network namespace that the place
-// names, nil our own; it stays the caller's.
-func Find(ctx context.Context, by Opener, p Place, ns *os.File, note string) (*Spot, error) {
-	var files []*os.File
-	if ns != nil {
-		files = []*os.File{ns}
-	}
-	a, _, err := by.Do(ctx, Order{Op: "find", Place: &p, Content: []byte(note)}, files...)
+// Again is a home that an earlier worker left.
+type Again struct {
+	*Home
+	First *Process // nil: nothing was started
+	Note  []byte
+	Files []*os.File // of the note
+	at    map[string]string
+}
+
+// TakeUp takes a home up that an earlier worker left.
+func TakeUp(by Opener, id string) (*Again, error) {
+	h := &Home{Told: Told{ID: id}, by: by}
+	a, files, err := h.do(context.Background(), Order{Op: "again"})
 	if err != nil {
 		return nil, err
 	}
-	if a.Spot == nil {
-		return nil, errors.New("the opener did not say what it found")
+	if a.Home == nil || len(files) == 0 {
+		closeAll(files)
+		return nil, errors.New("the opener did not say what is left there")
 	}
-	return &Spot{Found: *a.Spot, by: by}, nil
-}
-
-func (s *Spot) do(o Order) (Answer, []*os.File, error) {
-	o.Spot = s.ID
-	return s.by.Do(context.Background(), o)
-}
-
-// A Bridged says of a listener that it is that of a bridge, for the VMs at its ports.
-type Bridged struct {
-	Bridge string // empty: the listener is the VM's alone
-	Mark   uint32 // of connections that came in by the VM's port
-}
-
-// Listen opens the metadata address for callers who come in by the spot's own
-// device: the loopback of a namespace, so that a container routed through it is
-// none of them, the VM's, or the bridge that it is at.
-func (s *Spot) Listen() (*net.TCPListener, Bridged, error) {
-	a, files, err := s.do(Order{Op: "listen"})
-	if err != nil {
-		return nil, Bridged{}, err
+	h.Told = *a.Home
+	if h.Listener, err = listener(files[:1]); err != nil {
+		closeAll(files[1:])
+		return nil, err
 	}
-	l, err := listener(files)
-	return l, Bridged{a.Bridge, a.Mark}, err
+	g := &Again{Home: h, Note: a.Content, Files: files[1:], at: a.Folders}
+	if a.PID != 0 {
+		g.First = &Process{PID: a.PID, home: h}
+	}
+	return g, nil
 }
 
-// Over says why nobody can be met there any more; nil while the VM may live.
-func (s *Spot) Over() error {
-	_, _, err := s.do(Order{Op: "over"})
+// Made is a folder that the home has; nil when it has none of the kind.
+func (g *Again) Made(kind string) *Folder {
+	at, made := g.at[kind]
+	if !made {
+		return nil
+	}
+	return &Folder{At: at, home: g.Home, kind: kind}
+}
+
+// Note keeps a note with the home, and copies of open files.
+func (h *Home) Note(note []byte, files ...*os.File) error {
+	_, _, err := h.do(context.Background(), Order{Op: "note", Content: note}, files...)
 	return err
 }
 
-// Interfaces reads the network interfaces of the VM, where Sees.
-func (s *Spot) Interfaces() ([]Interface, error) {
-	a, _, err := s.do(Order{Op: "interfaces"})
-	return a.Interfaces, err
+// Keep keeps a record beside the homes, and copies of open files; without any,
+// those that are kept under that name stay.
+func Keep(by Opener, name string, record []byte, files ...*os.File) error {
+	_, _, err := by.Do(context.Background(), Order{Op: "keep", Name: name, Content: record}, files...)
+	return err
 }
 
-// Leave closes the spot, when its listener is closed.
-func (s *Spot) Leave() error {
-	_, _, err := s.do(Order{Op: "leave"})
+// ReadKept reads a record.
+func ReadKept(by Opener, name string) (record []byte, files []*os.File, err error) {
+	a, files, err := by.Do(context.Background(), Order{Op: "kept", Name: name})
+	return a.Content, files, err
+}
+
+// Forget throws a record away.
+func Forget(by Opener, name string) error {
+	_, _, err := by.Do(context.Background(), Order{Op: "forget", Name: name})
 	return err
+}
+
+// Again is a spot that an earlier worker left.
+func (f Found) Again(by Opener) *Spot { return &Spot{Found: f, by: by} }
+
+// Lost is a home that is not there any more: every order about it is an error.
+func Lost(id string) *Home { return &Home{Told: Told{ID: id}, by: lost{}} }
+
+type lost struct{}
+
+func (lost) Do(context.Context, Order, ...*os.File) (Answer, []*os.File, error) {
+	return Answer{}, nil, os.ErrProcessDone
 }

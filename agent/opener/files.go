@@ -67,7 +67,7 @@ func (h *home) makeFolder(_ context.Context, o Order, _ []*os.File) (Answer, []*
 	if err != nil {
 		err = fmt.Errorf("making the folder of the app's %s: %w", o.Folder, err)
 	}
-	return Answer{Path: h.seenAt(o.Folder)}, nil, err
+	return Answer{Path: h.seenAt(o.Folder)}, nil, errors.Join(err, h.save())
 }
 
 // seenAt is where the app sees one of its folders.

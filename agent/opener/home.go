@@ -48,6 +48,7 @@ type home struct {
 	dir       string                  // where that was started
 	processes map[int]*launch.Process // by pid, until somebody has heard how they ended
 	folders   map[string]bool
+	kept      *kept // the worker's note; nil: none yet
 }
 
 // inHome finds the home that an order is about.
@@ -337,6 +338,7 @@ func (l *Local) raze(h *home) error {
 	defer l.mu.Unlock()
 	if l.homes[h.ID] == h {
 		delete(l.homes, h.ID)
+		err = errors.Join(err, l.unsave(homeRecords, h.ID))
 	}
 	return err
 }
@@ -346,6 +348,8 @@ func (h *home) close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.over = true
+	h.kept.close()
+	h.kept = nil
 	var errs []error
 	if h.listener != nil {
 		errs = append(errs, h.listener.Close())

@@ -35,6 +35,8 @@ package opener
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,6 +60,7 @@ type Opener interface {
 type Config struct {
 	Runtime  string   // directory, 0711: agent.sock, and the files of generations
 	Records  string   // directory, 0700: which app has which uid
+	Held     string   // directory, 0700: what is held, written down for a restart; empty: nothing outlives us
 	Hosts    string   // file that apps see as /etc/hosts; empty: the system's
 	Hide     []string // directories that apps see empty
 	Cgroups  string   // what the name of the cgroup subtree begins with; empty means "innate-"
@@ -91,6 +94,7 @@ type Local struct {
 	control *os.File         // the agent's socket; nil: it was not asked for
 	homes   map[string]*home // by id
 	spots   map[string]*spot // by id
+	kept    map[string]*kept // by name
 }
 
 // New checks c. It makes nothing yet.
@@ -102,7 +106,7 @@ func New(c Config) (*Local, error) {
 	c.UIDBase = cmp.Or(c.UIDBase, DefaultUIDBase)
 	c.Log = cmp.Or(c.Log, slog.Default())
 	l := &Local{
-		config: c, root: os.Getuid() == 0, homes: map[string]*home{}, spots: map[string]*spot{},
+		config: c, root: os.Getuid() == 0, homes: map[string]*home{}, spots: map[string]*spot{}, kept: map[string]*kept{},
 		bridges: bridges{all: map[bridgeKey]*bridge{}},
 	}
 	var err error
@@ -142,6 +146,12 @@ var orders = map[string]func(*Local, context.Context, Order, []*os.File) (Answer
 	"dial":       inHome((*home).dial),
 	"port":       inHome((*home).freePort),
 	"diag":       inHome((*home).diag),
+	"note":       inHome((*home).note),
+	"again":      inHome((*home).again),
+	"keep":       (*Local).keep,
+	"kept":       (*Local).tellKept,
+	"forget":     (*Local).forget,
+	"left":       (*Local).left,
 	"held":       inHome((*home).held),
 	"remove":     (*Local).remove,
 	"find":       (*Local).find,
@@ -173,7 +183,11 @@ type Facts struct {
 // look finds out.
 func (l *Local) look() *ground {
 	g := &ground{facts: Facts{UID: uint32(os.Getuid())}}
-	g.facts.NoCgroups = text(g.openCgroups(l.config.Cgroups))
+	if l.config.Held == "" {
+		g.facts.NoCgroups = text(g.openCgroups(l.config.Cgroups))
+	} else {
+		g.facts.NoCgroups = text(g.openLasting(l.config))
+	}
 	g.facts.NoNamespaces = text(caller.ProbeNamespaces())
 	g.facts.NoDevices = text(caller.ProbeDevices())
 	_, err := nft()
@@ -215,6 +229,17 @@ func (g *ground) openCgroups(prefix string) error {
 	return nil
 }
 
+// openLasting opens the subtree that outlives us: below our own cgroup where the
+// service manager has given us that (Delegate=), else at the top.
+func (g *ground) openLasting(c Config) (err error) {
+	g.facts.Swept = text(launch.Sweep(c.Cgroups))
+	sum := sha256.Sum256([]byte(c.Held))
+	if g.cgroups, err = launch.OpenLasting(c.Cgroups + "held-" + hex.EncodeToString(sum[:4])); err == nil {
+		g.process = g.cgroups.Path()
+	}
+	return err
+}
+
 func (l *Local) tellFacts(context.Context, Order, []*os.File) (Answer, []*os.File, error) {
 	return Answer{Facts: &l.ground().facts}, nil, nil
 }
@@ -244,7 +269,7 @@ func (l *Local) Close() error {
 		l.control = nil
 	}
 	for id, s := range l.spots {
-		errs = append(errs, s.close())
+		errs = append(errs, s.close(), l.unsave(spotRecords, id))
 		delete(l.spots, id)
 	}
 	if g := l.ground(); g.cgroups != nil {
@@ -252,8 +277,13 @@ func (l *Local) Close() error {
 		os.Remove(g.process) // the last agent succeeds
 	}
 	for id, h := range l.homes {
-		errs = append(errs, h.close())
+		errs = append(errs, h.close(), l.unsave(homeRecords, id))
 		delete(l.homes, id)
+	}
+	for n, k := range l.kept {
+		k.close()
+		errs = append(errs, l.unsave(keptRecords, n))
+		delete(l.kept, n)
 	}
 	return errors.Join(errs...)
 }

@@ -31,6 +31,12 @@ import (
 //	dial      Home, Port                       a connection to a program there
 //	port      Home                             → Port, which nobody has there
 //	diag      Home                             netlink sockets that see its callers
+//	note      Home, Content; and files         kept with the home, in the place of the last
+//	again     Home                             → Home, PID, Content, Folders; the listener, the note's files
+//	keep      Name, Content; and files         a record beside
+//	kept      Name                             → Content; and files
+//	forget    Name
+//	left                                       → Left
 //	held      Home, Caller                     whether it is the caller (caller.HeldIn)
 //	remove    Home                             when its processes are gone
 //	find      Place, Content; its namespace    → Spot
@@ -69,19 +75,22 @@ type Program struct {
 
 // An Answer is what came of an order.
 type Answer struct {
-	Facts      *Facts      `json:"facts,omitempty"`
-	Home       *Told       `json:"home,omitempty"`
-	Changed    bool        `json:"changed,omitempty"`
-	Path       string      `json:"path,omitempty"` // where the app sees the folder
-	PID        int         `json:"pid,omitempty"`
-	Status     int         `json:"status,omitempty"` // as a shell counts it
-	Env        []string    `json:"env,omitempty"`
-	Count      int         `json:"count,omitempty"`
-	Port       int         `json:"port,omitempty"`
-	Spot       *Found      `json:"spot,omitempty"`
-	Bridge     string      `json:"bridge,omitempty"` // whose listener it is, of several VMs
-	Mark       uint32      `json:"mark,omitempty"`   // of connections that came in by the VM's port
-	Interfaces []Interface `json:"interfaces,omitempty"`
+	Facts      *Facts            `json:"facts,omitempty"`
+	Home       *Told             `json:"home,omitempty"`
+	Changed    bool              `json:"changed,omitempty"`
+	Path       string            `json:"path,omitempty"` // where the app sees the folder
+	PID        int               `json:"pid,omitempty"`
+	Status     int               `json:"status,omitempty"` // as a shell counts it
+	Content    []byte            `json:"content,omitempty"`
+	Folders    map[string]string `json:"folders,omitempty"` // where the app sees them, by kind
+	Left       *Left             `json:"left,omitempty"`
+	Env        []string          `json:"env,omitempty"`
+	Count      int               `json:"count,omitempty"`
+	Port       int               `json:"port,omitempty"`
+	Spot       *Found            `json:"spot,omitempty"`
+	Bridge     string            `json:"bridge,omitempty"` // whose listener it is, of several VMs
+	Mark       uint32            `json:"mark,omitempty"`   // of connections that came in by the VM's port
+	Interfaces []Interface       `json:"interfaces,omitempty"`
 }
 
 // duplicate is the same open file again, for somebody else to close. It never

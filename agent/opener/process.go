@@ -7,9 +7,14 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"syscall"
+	"time"
 
 	"innate/agent/launch"
 )
+
+// hangingUp is how long a program that was hung up on may take to end.
+const hangingUp = 5 * time.Second
 
 // mostBeside bounds the programs beside a generation's first process.
 const mostBeside = 64
@@ -106,6 +111,24 @@ func (h *home) wait(ctx context.Context, o Order, _ []*os.File) (Answer, []*os.F
 	h.mu.Unlock()
 	status, err := p.Wait()
 	return Answer{Status: status}, nil, err
+}
+
+// hangUp ends what runs beside the first process, within a grace.
+func (h *home) hangUp() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var errs []error
+	for pid, p := range h.processes {
+		if p == h.first {
+			continue
+		}
+		delete(h.processes, pid)
+		if err := p.Signal(syscall.SIGHUP); !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, err)
+		}
+		time.AfterFunc(hangingUp, func() { p.Signal(syscall.SIGKILL) })
+	}
+	return errors.Join(errs...)
 }
 
 // environ reads the environment of the first process.

@@ -55,7 +55,7 @@ func (l *Local) find(_ context.Context, o Order, files []*os.File) (Answer, []*o
 		return Answer{}, nil, errors.Join(fmt.Errorf("%d VMs are met already", len(l.spots)), s.close())
 	}
 	l.spots[s.id] = s
-	return Answer{Spot: s.found()}, nil, nil
+	return Answer{Spot: s.found()}, nil, s.save()
 }
 
 func (s *spot) found() *Found {
@@ -75,7 +75,7 @@ func (s *spot) open(Order) (a Answer, _ []*os.File, err error) {
 	switch {
 	case s.Port != "":
 		if s.port == nil {
-			s.port, err = l.bridges.add(s)
+			s.port, err = l.bridges.add(s, nil)
 		} else {
 			err = s.port.bridge.reopen(s)
 		}
@@ -162,7 +162,7 @@ func (l *Local) leave(_ context.Context, o Order, _ []*os.File) (Answer, []*os.F
 			errs = append(errs, err)
 		}
 	}
-	return Answer{}, nil, errors.Join(append(errs, s.close())...)
+	return Answer{}, nil, errors.Join(append(errs, s.close(), l.unsave(spotRecords, s.id))...)
 }
 
 // addresses of a port, for its rules.

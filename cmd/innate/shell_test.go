@@ -19,6 +19,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "load" {
+		loadAsApp()
+		return
+	}
 	if raceDetector {
 		os.Setenv("GOFLAGS", strings.TrimSpace(os.Getenv("GOFLAGS")+" -race"))
 	}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"innate/agent"
+	"innate/agent/opener"
+	"innate/agent/tpm"
+)
+
+// open is the agent when root runs it: the opener, which keeps a worker running.
+func (s *session) open(ctx context.Context, h hosting) error {
+	restart := make(chan os.Signal, 1)
+	signal.Notify(restart, syscall.SIGHUP)
+	defer signal.Stop(restart)
+	records := filepath.Clean(h.state) + "-opener"
+	if err := os.MkdirAll(records, 0o700); err != nil {
+		return err
+	}
+	if err := opener.HandOver(h.state, records, h.uidBase, s.log()); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("this host has not joined (no %s): join it with the line that 'innate host add NAME' prints", h.state)
+	} else if err != nil {
+		return err
+	}
+	o, err := opener.Open(opener.Config{
+		Runtime: h.runtime, Records: records, Held: filepath.Join(h.runtime, "held"), UIDBase: h.uidBase,
+		Lend: h.lend, TakeOver: h.takeOver, Log: s.log(),
+		Hide: []string{filepath.Dir(s.socket)}, // of a server on the same host
+	})
+	if err != nil {
+		return err
+	}
+	folder, err := o.WorkerFolder(h.uidBase)
+	if err != nil {
+		return err
+	}
+	worker := opener.Worker{
+		Args: []string{"/proc/self/exe", "agent", "worker", "--state", h.state, "--runtime", folder, fmt.Sprintf("--verbose=%t", s.verbose)},
+		Env:  os.Environ(), UID: h.uidBase, Groups: append([]uint32{h.uidBase}, tpmGroup()...), Output: os.Stderr,
+	}
+	for {
+		if err := o.Run(ctx, worker, restart); !errors.Is(err, opener.ErrRestart) {
+			return err
+		}
+		program, err := os.Executable()
+		if err == nil {
+			err = o.Exec(append([]string{program}, os.Args[1:]...), os.Environ())
+		}
+		s.log().Error("becoming the program that is installed now; this one goes on", "err", err)
+	}
+}
+
+// tpmGroup is the group that may use this host's TPM.
+func tpmGroup() []uint32 {
+	info, err := os.Stat(tpm.DefaultDevice)
+	if err != nil {
+		return nil
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Gid == 0 || info.Mode().Perm()&0o060 != 0o060 {
+		return nil
+	}
+	return []uint32{st.Gid}
+}
+
+// workerCommand is the other half, which the opener starts.
+func (s *session) workerCommand(state *string) *cobra.Command {
+	var runtime string
+	cmd := &cobra.Command{
+		Use: "worker", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := opener.Connect(os.Stdin)
+			if err != nil {
+				return err
+			}
+			a, err := agent.New(agent.Config{
+				State: *state, Runtime: runtime, Log: s.log(), Opener: o,
+				Leave: cmd.Context().Done(), // SIGTERM: what runs goes on
+			})
+			if err != nil {
+				return err
+			}
+			s.tellProof(a)
+			ctx, end := context.WithCancel(context.WithoutCancel(cmd.Context()))
+			defer end()
+			go func() {
+				select {
+				case <-o.End():
+					end()
+				case <-o.Gone():
+					fmt.Fprintln(s.diagnostics, "innate agent: the opener is gone; the worker ends with it")
+					os.Exit(1) // nothing is served on what it held
+				}
+			}()
+			return a.Run(ctx)
+		},
+	}
+	cmd.Flags().StringVar(&runtime, "runtime", "", "the worker's own folder")
+	return cmd
+}
