@@ -31,7 +31,7 @@ func (s *session) gatewayCommand() *cobra.Command {
 
 // A postgresGateway is the flags of 'innate gateway postgres'.
 type postgresGateway struct {
-	server, management, dir, listen, connection, ident string
+	server, management, dir, listen, connection string
 }
 
 func (s *session) gatewayPostgresCommand() *cobra.Command {
@@ -59,7 +59,6 @@ what is missing.`,
 	flags.StringVar(&f.dir, "dir", "/var/lib/innate-postgres", "`folder` of the gateway's authority, its record of sessions and its audit log")
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:389", "`address` at which PostgreSQL asks")
 	flags.StringVar(&f.connection, "connection", "host=/var/run/postgresql user="+postgres.Management+" dbname=postgres", "`string` to connect to the server by, over its socket")
-	flags.StringVar(&f.ident, "ident", "", "`path` of pg_ident.conf, where clients log in by certificate")
 	cmd.MarkFlagRequired("server")
 	cmd.MarkFlagRequired("management")
 	return cmd
@@ -145,7 +144,7 @@ func (s *session) postgresGatewayConfig(ctx context.Context, f postgresGateway) 
 		return postgres.Config{}, err
 	}
 	return postgres.Config{
-		Server: server, Dir: f.dir, Connection: f.connection, Ident: f.ident,
+		Server: server, Dir: f.dir, Connection: f.connection,
 		Feed: management.String() + string(server) + "/gateway/feed?api-version=2024-08-01", FeedHTTP: client,
 		Authority: authority, Tenant: tenant, Log: s.log(),
 	}, nil

@@ -24,7 +24,6 @@ func (s *session) postgresHostCommands() []*cobra.Command {
 type postgresHost struct {
 	server, connection, gateway, dir, user string
 	roles                                  []string
-	certificate                            bool
 }
 
 func (h *postgresHost) flags(cmd *cobra.Command) {
@@ -35,7 +34,6 @@ func (h *postgresHost) flags(cmd *cobra.Command) {
 	f.StringVar(&h.dir, "dir", "/var/lib/innate-postgres", "the gateway's `folder`")
 	f.StringVar(&h.user, "user", "postgres", "the operating system's `user` that the gateway runs as")
 	f.StringSliceVar(&h.roles, "role", nil, "a `role` that identities log in as; may be repeated")
-	f.BoolVar(&h.certificate, "certificate", false, "clients log in by certificate, not by token")
 	cmd.MarkFlagRequired("server")
 }
 
@@ -51,7 +49,7 @@ func (h *postgresHost) open(cmd *cobra.Command) (*pgx.Conn, *setup.Server, setup
 	}
 	c := setup.Config{
 		Server: innate.ResourceID(h.server), Gateway: at, CA: filepath.Join(dir, postgres.CAFile),
-		User: h.user, Roles: h.roles, Certificate: h.certificate,
+		User: h.user, Roles: h.roles,
 	}
 	if name := c.Server.Name(); name == "" || strings.ContainsAny(name, `" ,=`) {
 		return nil, nil, c, fmt.Errorf("--server %q: want the name or the resource id of a PostgreSQL server", h.server)

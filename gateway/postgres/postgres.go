@@ -36,7 +36,7 @@ import (
 	"innate/feed/client"
 )
 
-// Config says which server and whom to believe. All but HTTP, Stale, Ident, Now
+// Config says which server and whom to believe. All but HTTP, Stale, Now
 // and Log are required.
 type Config struct {
 	Server     innate.ResourceID
@@ -49,7 +49,6 @@ type Config struct {
 	Tenant     innate.TenantID
 	HTTP       *http.Client     // for the token service's keys; nil means http.DefaultClient
 	Stale      time.Duration    // refuse when the feed is older than this; 0 means 30 s
-	Ident      string           // path of the server's pg_ident.conf, kept where clients log in by certificate; empty: it is not
 	Now        func() time.Time // nil means time.Now
 	Log        *slog.Logger     // nil means slog.Default()
 }
