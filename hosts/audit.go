@@ -1,9 +1,8 @@
 package hosts
 
 import (
-	"math"
+	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -48,9 +47,10 @@ func (h *Hosts) receive(w http.ResponseWriter, r *http.Request) (at audit.Place,
 		return at, badShipment(err)
 	}
 	if wait := h.flood.spend(p.machine.Key(), len(q.Lines)+shippedCost, h.config.Now()); wait > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
-		return at, rest.Errorf(http.StatusTooManyRequests, "TooManyRecords",
-			"this host sends more audit records than %d bytes a second: keep them, and send them later", shippedRate)
+		return at, &rest.Error{
+			Status: http.StatusTooManyRequests, Code: "TooManyRecords", RetryAfter: wait,
+			Message: fmt.Sprintf("this host sends more audit records than %d bytes a second: keep them, and send them later", shippedRate),
+		}
 	}
 	err = h.insist(r.Context(), func(tx store.Tx) error {
 		m, err := current(tx, p)

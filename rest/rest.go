@@ -9,6 +9,7 @@ package rest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,7 +88,8 @@ var jsonType = []string{"application/json; charset=utf-8"}
 // anything else as 500 with its cause in the log and not in the answer.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(r, err)
-	if e.Status >= http.StatusInternalServerError {
+	gone := r.Context().Err() != nil && errors.Is(err, context.Canceled) // who hangs up is no fault of ours
+	if e.Status >= http.StatusInternalServerError && !gone {
 		slog.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path,
 			"request", RequestID(r.Context()), "code", e.Code, "err", err, "cause", e.Cause)
 	}
