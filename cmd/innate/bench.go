@@ -44,6 +44,8 @@ var benchRows = []benchRow{
 	{"first-token", "ms", "", firstToken},
 	{"pg-select", "transactions/s", "ratio ≥ 0.97", pgSelect},
 	{"pg-connect", "log-ins/s", "ratio ≥ 0.85", pgConnect},
+	{"agent-idle-200", "% core", "≤ 2 % core", agentIdle},
+	{"agent-memory-app", "KiB", "", agentMemory},
 }
 
 // A contest is what a row measures: the program and the limit, in turns.
@@ -81,7 +83,7 @@ row: VALUE/LIMIT for rates, LIMIT/VALUE for times. Compare ratios: rates drift
 with whatever else the machine does.
 
 It works in a temporary folder (TMPDIR says on which disk) and on loopback, and
-takes about five minutes. As an ordinary user it measures the same rows,
+takes about six minutes. As an ordinary user it measures the same rows,
 token-cached with the weaker proof.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rows, err := chooseRows(only)
