@@ -15,7 +15,7 @@ build-pkcs11:
 
 # setup installs what the tests need; it does nothing where it is there already.
 setup:
-	@.ci/setup gcc libc6-dev iproute2 nftables nodejs npm swtpm softhsm2 postgresql ldap-utils python3-psycopg2
+	@.ci/setup gcc libc6-dev iproute2 nftables nodejs npm swtpm softhsm2 systemd postgresql ldap-utils python3-psycopg2
 	@.ci/node innatetest/testdata/node
 
 # test runs everything with the race detector and ends with a list of what was skipped.

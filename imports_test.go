@@ -37,9 +37,10 @@ var may = map[string]string{
 	"hosts/attest":                "", // checks what a TPM says, and decides nothing
 	"vault":                       "store audit bearer rest seal access",
 	"databases":                   "store audit bearer rest feed feed/client directory access",
-	"agent/caller":                "", // states facts, has no policy
-	"agent/launch":                "", // starts what it is told where it is told
-	"agent/tpm":                   "", // asks the chip, and knows nobody else
+	"agent/caller":                "",             // states facts, has no policy
+	"agent/launch":                "",             // starts what it is told where it is told
+	"agent/systemdtest":           "agent/launch", // where cgroups are
+	"agent/tpm":                   "",             // asks the chip, and knows nobody else
 	"agent/tpm/tpmtest":           "",
 	"agent/endpoint":              "audit", // what both local endpoints refuse, and how they record it
 	"agent/endpoint/endpointtest": "",

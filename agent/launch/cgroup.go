@@ -31,7 +31,7 @@ func OpenCgroups(name string) (*Cgroups, error) {
 	if !filepath.IsLocal(name) || name == "." {
 		return nil, fmt.Errorf("cgroup name %q: want a relative path", name)
 	}
-	top, err := hierarchy()
+	top, err := Hierarchy()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoCgroups, err)
 	}
@@ -58,7 +58,7 @@ func OpenLasting(name string) (*Cgroups, error) {
 		if n, err := unix.Getxattr(own, attr, b); err != nil || string(b[:n]) != "1" {
 			continue
 		}
-		top, err := hierarchy()
+		top, err := Hierarchy()
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoCgroups, err)
 		}
@@ -123,7 +123,7 @@ func OwnCgroup() (uint64, error) {
 
 // OwnDirectory is the directory of the cgroup that this process is in.
 func OwnDirectory() (string, error) {
-	top, err := hierarchy()
+	top, err := Hierarchy()
 	if err != nil {
 		return "", err
 	}
@@ -139,10 +139,10 @@ func OwnDirectory() (string, error) {
 	return "", errors.New("/proc/self/cgroup has no line of the cgroup2 hierarchy")
 }
 
-// hierarchy is where cgroup2 is mounted: /sys/fs/cgroup, or .../unified on
+// Hierarchy is where cgroup2 is mounted: /sys/fs/cgroup, or .../unified on
 // hybrid hosts (proc_pid_mountinfo(5): field 5 is the mount point, the file
 // system's type comes after the separator).
-func hierarchy() (string, error) {
+func Hierarchy() (string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
@@ -313,7 +313,7 @@ func OwnName(prefix string) (string, error) {
 // Sweep kills and removes what an earlier process of ours, now dead, left under
 // names that OwnName made with that prefix. It leaves all other names alone.
 func Sweep(prefix string) error {
-	top, err := hierarchy()
+	top, err := Hierarchy()
 	if err != nil {
 		return nil // then nothing was left either
 	}
