@@ -19,7 +19,7 @@ var (
 func TestTheCommandsInTheDocumentationAreThere(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
-	for _, file := range []string{"../../README.md", "../../docs/audit.md", "../../docs/federation.md", "../../docs/imds.md", "../../docs/secrets.md", "../../docs/tokens.md"} {
+	for _, file := range []string{"../../README.md", "../../docs/audit.md", "../../docs/federation.md", "../../docs/imds.md", "../../docs/postgres.md", "../../docs/secrets.md", "../../docs/tokens.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
