@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"crypto"
 	"crypto/x509"
 	"net/http"
 
@@ -18,44 +19,55 @@ type identityCertificate struct {
 	Certificate []byte `json:"certificate"` // DER
 }
 
+// A certificateRequest is what a host asks for on behalf of a resource placed on
+// it: a certificate of an identity, or one by which that logs in at a server.
+type certificateRequest struct {
+	Resource innate.ResourceID `json:"resource"`
+	Identity innate.ObjectID   `json:"identity"`
+	Server   innate.ResourceID `json:"server"` // of a log-in
+	CSR      []byte            `json:"csr"`
+
+	key crypto.PublicKey
+}
+
+// asked reads a certificateRequest, and which host it is of.
+func (h *Hosts) asked(r *http.Request) (p peer, q certificateRequest, err error) {
+	if p, err = h.peer(r, 0); err != nil {
+		return p, q, err
+	}
+	if err := rest.Read(r, &q); err != nil {
+		return p, q, err
+	}
+	resource, err := innate.ParseResourceID(string(q.Resource))
+	if err != nil {
+		return p, q, rest.Errorf(http.StatusBadRequest, "InvalidResourceId", "resource: %v", err)
+	}
+	q.Resource = resource
+	q.key, err = publicKey(q.CSR)
+	return p, q, err
+}
+
 // identity signs the certificate of an identity as held by a resource on the
 // host that asks. That the resource is placed there and holds the identity is
 // read in the transaction that makes the directory believe the certificate.
 func (h *Hosts) identity(r *http.Request) (identityCertificate, error) {
-	p, err := h.peer(r, 0)
+	p, q, err := h.asked(r)
 	if err != nil {
 		return identityCertificate{}, err
 	}
-	var q struct {
-		Resource innate.ResourceID `json:"resource"`
-		Identity innate.ObjectID   `json:"identity"`
-		CSR      []byte            `json:"csr"`
-	}
-	if err := rest.Read(r, &q); err != nil {
-		return identityCertificate{}, err
-	}
-	resource, err := innate.ParseResourceID(string(q.Resource))
-	if err != nil {
-		return identityCertificate{}, rest.Errorf(http.StatusBadRequest, "InvalidResourceId", "resource: %v", err)
-	}
-	pub, err := publicKey(q.CSR)
-	if err != nil {
-		return identityCertificate{}, err
-	}
-
 	var der []byte
 	ev := byHost(r, p.machine, "issue-identity-certificate")
-	ev.Target, ev.Hosting, ev.Principal, ev.Name = string(resource), string(resource), q.Identity, ""
+	ev.Target, ev.Hosting, ev.Principal, ev.Name = string(q.Resource), string(q.Resource), q.Identity, ""
 	err = h.insist(r.Context(), func(tx store.Tx) error {
 		m, err := current(tx, p)
 		if err != nil {
 			return err
 		}
-		id, hosting, err := identityOn(tx, m.Machine, resource, q.Identity)
+		id, hosting, err := identityOn(tx, m.Machine, q.Resource, q.Identity)
 		if err != nil {
 			return err
 		}
-		der, err = h.config.CA.Issue(ca.Identities, pub, ca.Subject{
+		der, err = h.config.CA.Issue(ca.Identities, q.key, ca.Subject{
 			CommonName: string(id.Client),
 			URIs:       ca.IdentityURIs(h.config.Domain, id.Object, hosting, m.Machine),
 			Life:       certificateLife,

@@ -57,45 +57,28 @@ type loginCertificate struct {
 // transaction that leaves the record. The certificate's CN is the identity's
 // object id and its OU the server's name, which is all that PostgreSQL compares.
 func (h *Hosts) login(r *http.Request) (loginCertificate, error) {
-	p, err := h.peer(r, 0)
+	p, q, err := h.asked(r)
 	if err != nil {
 		return loginCertificate{}, err
-	}
-	var q struct {
-		Resource innate.ResourceID `json:"resource"`
-		Identity innate.ObjectID   `json:"identity"`
-		Server   innate.ResourceID `json:"server"`
-		CSR      []byte            `json:"csr"`
-	}
-	if err := rest.Read(r, &q); err != nil {
-		return loginCertificate{}, err
-	}
-	resource, err := innate.ParseResourceID(string(q.Resource))
-	if err != nil {
-		return loginCertificate{}, rest.Errorf(http.StatusBadRequest, "InvalidResourceId", "resource: %v", err)
 	}
 	server, err := innate.ParseResourceID(string(q.Server))
 	if err != nil {
 		return loginCertificate{}, rest.Errorf(http.StatusBadRequest, "InvalidResourceId", "server: %v", err)
 	}
-	pub, err := publicKey(q.CSR)
-	if err != nil {
-		return loginCertificate{}, err
-	}
 
 	var der []byte
 	ev := byHost(r, p.machine, "issue-login-certificate")
-	ev.Target, ev.Hosting, ev.Principal, ev.Name = string(server), string(resource), q.Identity, ""
+	ev.Target, ev.Hosting, ev.Principal, ev.Name = string(server), string(q.Resource), q.Identity, ""
 	err = h.insist(r.Context(), func(tx store.Tx) error {
 		m, err := current(tx, p)
 		if err != nil {
 			return err
 		}
-		at, err := loginOn(tx, m.Machine, resource, q.Identity, server)
+		at, err := loginOn(tx, m.Machine, q.Resource, q.Identity, server)
 		if err != nil {
 			return err
 		}
-		der, err = h.config.CA.Issue(ca.Databases, pub, ca.Subject{
+		der, err = h.config.CA.Issue(ca.Databases, q.key, ca.Subject{
 			CommonName: string(at.Identity), Unit: at.Server.Name(),
 			URIs: ca.LoginURIs(h.config.Domain, at.Identity, at.Server),
 			Life: certificateLife,
