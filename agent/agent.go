@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"innate"
 	"innate/agent/caller"
 	"innate/agent/opener"
+	"innate/agent/tpm"
 	"innate/audit"
 	"innate/audit/ship"
 	"innate/feed/client"
@@ -99,7 +101,13 @@ func New(c Config) (*Agent, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	machine, key, err := readState(c.State)
+	find := tpm.Find
+	if c.Opener != nil {
+		find = func(path string) (*tpm.Device, error) {
+			return tpm.Lent(path, func() (*os.File, error) { return opener.TPM(c.Opener) })
+		}
+	}
+	machine, key, err := readState(c.State, find)
 	if err != nil {
 		return nil, err
 	}

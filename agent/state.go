@@ -50,8 +50,8 @@ func (j joined) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// readState reads what Join wrote.
-func readState(dir string) (j joined, key *tls.Certificate, err error) {
+// readState reads what Join wrote; find gets the TPM that the host's key may be in.
+func readState(dir string, find func(path string) (*tpm.Device, error)) (j joined, key *tls.Certificate, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, joinFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil, fmt.Errorf("this host has not joined (no %s): join it with the line that 'innate host add NAME' prints", filepath.Join(dir, joinFile))
@@ -63,7 +63,7 @@ func readState(dir string) (j joined, key *tls.Certificate, err error) {
 		return j, nil, fmt.Errorf("reading how this host joined: %s: %w", filepath.Join(dir, joinFile), err)
 	}
 	if b, err = os.ReadFile(filepath.Join(dir, keyFile)); err == nil {
-		key, err = readPair(b, j.TPM)
+		key, err = readPair(b, j.TPM, find)
 	}
 	if err != nil {
 		return j, nil, fmt.Errorf("reading the host's key and certificate: %w", err)
@@ -72,7 +72,7 @@ func readState(dir string) (j joined, key *tls.Certificate, err error) {
 }
 
 // readPair reads a keyFile, whose key may be one of the TPM at device.
-func readPair(b []byte, device string) (*tls.Certificate, error) {
+func readPair(b []byte, device string, find func(path string) (*tpm.Device, error)) (*tls.Certificate, error) {
 	if device == "" {
 		pair, err := tls.X509KeyPair(b, b)
 		return &pair, err
@@ -82,7 +82,7 @@ func readPair(b []byte, device string) (*tls.Certificate, error) {
 	if key == nil || key.Type != tpm.PEMType || cert == nil {
 		return nil, fmt.Errorf("%s: want a %s and a certificate", keyFile, tpm.PEMType)
 	}
-	chip, err := tpm.Find(device)
+	chip, err := find(device)
 	if err != nil {
 		return nil, err
 	}

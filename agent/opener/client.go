@@ -62,6 +62,19 @@ func Lends(by Opener, user string) error {
 	return err
 }
 
+// TPM is the host's, open.
+func TPM(by Opener) (*os.File, error) {
+	_, files, err := by.Do(context.Background(), Order{Op: "tpm"})
+	if err != nil {
+		return nil, err
+	}
+	if len(files) != 1 {
+		closeAll(files)
+		return nil, errors.New("the opener sent no TPM")
+	}
+	return files[0], nil
+}
+
 // A Home is where one generation lives and is heard.
 type Home struct {
 	Told

@@ -23,7 +23,8 @@
 //   - listen on 127.0.0.1 at ports of the kernel's choosing, and at
 //     169.254.169.254:80 in network namespaces whose open file it can show, at
 //     devices there and at ports of bridges there, with rules that the opener
-//     writes; in the host's own namespace only where the operator said so.
+//     writes; in the host's own namespace only where the operator said so;
+//   - use the host's TPM, where the key is that it renews with.
 //
 // It cannot start anything under another uid, root's least of all; signal or
 // look into any other process; name a path that is written or opened; run a
@@ -68,6 +69,7 @@ type Config struct {
 	Lend     []string // users of the host under whom apps may run, by name or uid
 	AnyUser  bool     // ... or under any who is not root: for who need not fear its worker
 	TakeOver bool     // VMs may be served in our own network namespace
+	TPM      string   // device of the host's TPM, or the socket of an emulator; empty: the worker has none
 	Stub     []string // see launch.Spec
 	Log      *slog.Logger
 }
@@ -132,6 +134,7 @@ var orders = map[string]func(*Local, context.Context, Order, []*os.File) (Answer
 	"search":     (*Local).probeSearch,
 	"control":    (*Local).openControl,
 	"lends":      (*Local).tellLends,
+	"tpm":        (*Local).openTPM,
 	"make":       (*Local).make,
 	"folder":     inHome((*home).makeFolder),
 	"write":      inHome((*home).write),

@@ -29,14 +29,42 @@ const DefaultDevice = "/dev/tpmrm0"
 // A Device is a TPM. It is opened for each use and closed after it.
 type Device struct {
 	path string
+	open func() (transport.TPMCloser, error)
 	mu   sync.Mutex // one use at a time: the slots for keys are three
 }
 
 // Find returns the TPM at path: a device such as DefaultDevice, or the unix
 // socket of an emulator.
 func Find(path string) (*Device, error) {
-	d := &Device{path: path}
+	return find(path, func() (transport.TPMCloser, error) { return openAt(path) })
+}
+
+// Lent returns the TPM at path for a program that may not open it itself: open
+// gets it, open, from one that may.
+func Lent(path string, open func() (*os.File, error)) (*Device, error) {
+	return find(path, func() (transport.TPMCloser, error) {
+		f, err := open()
+		if err != nil {
+			return nil, err
+		}
+		return transport.FromReadWriteCloser(f), nil
+	})
+}
+
+func find(path string, open func() (transport.TPMCloser, error)) (*Device, error) {
+	d := &Device{path: path, open: open}
 	return d, d.use(func(transport.TPM) error { return nil })
+}
+
+func openAt(path string) (transport.TPMCloser, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no TPM at %s: name its device with --tpm-device, or join with a one-time token alone", path)
+	}
+	if err == nil && info.Mode()&fs.ModeSocket != 0 {
+		return linuxudstpm.Open(path)
+	}
+	return linuxtpm.Open(path)
 }
 
 // Path is where the device is.
@@ -46,15 +74,7 @@ func (d *Device) Path() string { return d.path }
 func (d *Device) use(fn func(transport.TPM) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	open := linuxtpm.Open
-	info, err := os.Stat(d.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no TPM at %s: name its device with --tpm-device, or join with a one-time token alone", d.path)
-	}
-	if err == nil && info.Mode()&fs.ModeSocket != 0 {
-		open = linuxudstpm.Open
-	}
-	t, err := open(d.path)
+	t, err := d.open()
 	if err != nil {
 		return fmt.Errorf("opening the TPM: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"innate/agent"
 	"innate/agent/opener"
+	"innate/agent/tpm"
 )
 
 // hosting are the flags of 'innate agent'.
@@ -17,6 +18,7 @@ type hosting struct {
 	takeOver       bool
 	uidBase        uint32
 	lend           []string
+	tpm            string
 }
 
 // agentCommand is a host of production.
@@ -52,6 +54,7 @@ program that is installed by then, and no app notices either: that is an upgrade
 	cmd.Flags().Uint32Var(&h.uidBase, "uid-base", opener.DefaultUIDBase, "the worker has this uid, and apps get the 100 million above it; nobody else may give them away")
 	cmd.Flags().StringSliceVar(&h.lend, "lend-user", nil, "`user` of this host under whom root may run apps ('innate run --user'); may be given again")
 	cmd.Flags().StringVar(&h.runtime, "runtime", "/run/innate/run", "`folder` of the agent's socket")
+	cmd.Flags().StringVar(&h.tpm, "tpm-device", tpm.DefaultDevice, "`path` of the TPM that the host joined by, if it did")
 	cmd.AddCommand(s.joinCommand(&h.state), s.tpmCommand(), s.agentStatusCommand(), s.workerCommand(&h.state))
 	return cmd
 }

@@ -13,7 +13,6 @@ import (
 
 	"innate/agent"
 	"innate/agent/opener"
-	"innate/agent/tpm"
 )
 
 // open is the agent when root runs it: the opener, which keeps a worker running.
@@ -32,7 +31,7 @@ func (s *session) open(ctx context.Context, h hosting) error {
 	}
 	o, err := opener.Open(opener.Config{
 		Runtime: h.runtime, Records: records, Held: filepath.Join(h.runtime, "held"), UIDBase: h.uidBase,
-		Lend: h.lend, TakeOver: h.takeOver, Log: s.log(),
+		Lend: h.lend, TakeOver: h.takeOver, TPM: h.tpm, Log: s.log(),
 		Hide: []string{filepath.Dir(s.socket)}, // of a server on the same host
 	})
 	if err != nil {
@@ -44,7 +43,7 @@ func (s *session) open(ctx context.Context, h hosting) error {
 	}
 	worker := opener.Worker{
 		Args: []string{"/proc/self/exe", "agent", "worker", "--state", h.state, "--runtime", folder, fmt.Sprintf("--verbose=%t", s.verbose)},
-		Env:  os.Environ(), UID: h.uidBase, Groups: append([]uint32{h.uidBase}, tpmGroup()...), Output: os.Stderr,
+		Env:  os.Environ(), UID: h.uidBase, Groups: []uint32{h.uidBase}, Output: os.Stderr,
 	}
 	for {
 		if err := o.Run(ctx, worker, restart); !errors.Is(err, opener.ErrRestart) {
@@ -56,19 +55,6 @@ func (s *session) open(ctx context.Context, h hosting) error {
 		}
 		s.log().Error("becoming the program that is installed now; this one goes on", "err", err)
 	}
-}
-
-// tpmGroup is the group that may use this host's TPM.
-func tpmGroup() []uint32 {
-	info, err := os.Stat(tpm.DefaultDevice)
-	if err != nil {
-		return nil
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Gid == 0 || info.Mode().Perm()&0o060 != 0o060 {
-		return nil
-	}
-	return []uint32{st.Gid}
 }
 
 // workerCommand is the other half, which the opener starts.

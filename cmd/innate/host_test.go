@@ -22,7 +22,7 @@ func TestAHostJoinsByItsTPMAndWhatIsOnItsDiskIsWorthNothingElsewhere(t *testing.
 	newControl(s)
 	hosts := s.write("hosts", "127.0.0.1 localhost login."+domain+" hosts."+domain+"\n")
 	state := filepath.Join(s.tmp, "agent")
-	agent := []string{"agent", "--state", state, "--runtime", filepath.Join(s.tmp, "run")}
+	agent := []string{"agent", "--state", state, "--runtime", filepath.Join(s.tmp, "run"), "--tpm-device", chip}
 	join := func(line, chip, state string) *process {
 		t.Helper()
 		p := s.named(hosts, line, "agent", "join", "--tpm", "--tpm-device", chip, "--state", state)
@@ -65,7 +65,7 @@ func TestAHostJoinsByItsTPMAndWhatIsOnItsDiskIsWorthNothingElsewhere(t *testing.
 	if err := os.WriteFile(filepath.Join(state, "join.json"), []byte(strings.Replace(string(how), chip, stranger, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stolen := s.named(hosts, "", append(agent, "-v")...)
+	stolen := s.named(hosts, "", append(agent, "--tpm-device", stranger, "-v")...)
 	stolen.waitFor("is it of this TPM")
 	stolen.signal(syscall.SIGTERM)
 }
