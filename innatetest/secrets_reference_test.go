@@ -123,7 +123,11 @@ func TestAFileFollowsItsSecretWithinTwoSecondsAndTheEnvironmentWithTheNextGenera
 		t.Fatal(err)
 	}
 	told := filepath.Join(dir, "heard")
-	detached(t, p, api, `trap 'cat "$INNATE_SECRETS_DIR/DB_PASSWORD" >> `+told+`' HUP; while :; do sleep 0.05; done`)
+	detached(t, p, api, `trap 'cat "$INNATE_SECRETS_DIR/DB_PASSWORD" >> `+told+`' HUP; : > `+told+`; while :; do sleep 0.05; done`)
+	eventually(t, "the program listens", func() bool {
+		_, err := os.Stat(told)
+		return err == nil
+	})
 
 	const look = `cat "$INNATE_SECRETS_DIR/DB_PASSWORD"; echo " $DB_PASSWORD"`
 	if got := console(t, p, api, 0, look); got != "first first" {
