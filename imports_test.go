@@ -42,10 +42,10 @@ var may = map[string]string{
 	"agent/systemdtest":           "agent/launch", // where cgroups are
 	"agent/tpm":                   "",             // asks the chip, and knows nobody else
 	"agent/tpm/tpmtest":           "",
-	"agent/endpoint":              "audit", // what both local endpoints refuse, and how they record it
+	"agent/endpoint":              "audit jsonobject", // what both local endpoints refuse, and how they record it
 	"agent/endpoint/endpointtest": "",
 	"agent/imds":                  "agent/caller agent/endpoint audit",
-	"agent/appservice":            "agent/caller agent/endpoint audit",
+	"agent/appservice":            "agent/caller agent/endpoint audit jsonobject",
 	"agent/opener":                "agent/caller agent/launch", // does what takes root, and decides nothing: no tokens, no HTTP
 	"agent":                       "audit audit/ship feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
 	"admin":                       "rest", // asks as any client would

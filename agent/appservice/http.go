@@ -3,11 +3,8 @@ package appservice
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -69,7 +66,7 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, r, p, q.resource, e.dialect.refusal(err, q.which))
 		return
 	}
-	writeJSON(w, http.StatusOK, e.dialect.token(q, token, e.now()))
+	endpoint.Answer(w, http.StatusOK, e.dialect.token(q, token, e.now()))
 }
 
 // What a refusal was for, where a dialect has a word of its own for it.
@@ -179,27 +176,8 @@ func (e *Endpoint) refuse(w http.ResponseWriter, r *http.Request, p *peer, resou
 // say answers no in the shape's words.
 func (e *Endpoint) say(w http.ResponseWriter, no innate.Refusal, correlation string) {
 	endpoint.Headers(w.Header(), no)
-	writeJSON(w, no.Status, e.dialect.failure(no, correlation, e.now()))
+	endpoint.Answer(w, no.Status, endpoint.JSON(e.dialect.failure(no, correlation, e.now())))
 }
-
-// writeJSON answers with a length, never in chunks.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("app endpoint: an answer that cannot be written: %v", err))
-	}
-	h := w.Header()
-	h["Content-Type"] = jsonType
-	h["Cache-Control"] = noStore
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(status)
-	w.Write(body)
-}
-
-var (
-	jsonType = []string{"application/json; charset=utf-8"}
-	noStore  = []string{"no-store"}
-)
 
 // recordRefusal writes the first of a kind, then counts for a second.
 func (e *Endpoint) recordRefusal(ev audit.Event, p *peer, no innate.Refusal) {

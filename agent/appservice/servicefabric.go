@@ -20,6 +20,7 @@ import (
 
 	"innate"
 	"innate/agent/endpoint"
+	"innate/jsonobject"
 )
 
 // fabric is Service Fabric's dialect (managed-identity-endpoints §3.1). Most SDKs
@@ -52,16 +53,12 @@ func refusalOfFabric(err error, _ innate.Selector) innate.Refusal {
 	return endpoint.Grade(err)
 }
 
-// A fabricToken is a 200; here the time is a number.
-type fabricToken struct {
-	TokenType   string `json:"token_type"`
-	AccessToken string `json:"access_token"`
-	ExpiresOn   int64  `json:"expires_on"` // seconds since the epoch
-	Resource    string `json:"resource"`   // byte for byte as asked
-}
-
-func tokenOfFabric(q question, t innate.Token, _ time.Time) any {
-	return fabricToken{TokenType: "Bearer", AccessToken: t.Value, ExpiresOn: t.Expires.Unix(), Resource: q.resource}
+// tokenOfFabric is a 200; here the time is a number.
+func tokenOfFabric(q question, t innate.Token, _ time.Time) []byte {
+	b := jsonobject.String(endpoint.Object(t, q.resource), "token_type", "Bearer")
+	b = jsonobject.String(b, "access_token", t.Value)
+	b = jsonobject.Number(b, "expires_on", t.Expires.Unix())         // seconds since the epoch
+	return append(jsonobject.String(b, "resource", q.resource), '}') // byte for byte as asked
 }
 
 func failureOfFabric(no innate.Refusal, correlation string, _ time.Time) any {

@@ -3,11 +3,11 @@ package appservice
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"innate"
 	"innate/agent/endpoint"
+	"innate/jsonobject"
 )
 
 // webApp is App Service's dialect (managed-identity-endpoints §2); its older
@@ -38,28 +38,16 @@ func refusalOfWebApp(err error, which innate.Selector) innate.Refusal {
 	return no
 }
 
-// A tokenAnswer is a 200; the numbers are strings because SDKs were built
+// tokenOfWebApp is a 200; the numbers are strings because SDKs were built
 // against the real endpoint's.
-type tokenAnswer struct {
-	AccessToken string          `json:"access_token"`
-	ExpiresOn   string          `json:"expires_on"` // seconds since the epoch
-	ExpiresIn   string          `json:"expires_in"` // seconds from now
-	NotBefore   string          `json:"not_before"`
-	Resource    string          `json:"resource"` // byte for byte as asked: SDKs cache under it
-	TokenType   string          `json:"token_type"`
-	ClientID    innate.ClientID `json:"client_id"`
-}
-
-func tokenOfWebApp(q question, t innate.Token, now time.Time) any {
-	return tokenAnswer{
-		AccessToken: t.Value,
-		ExpiresOn:   strconv.FormatInt(t.Expires.Unix(), 10),
-		ExpiresIn:   strconv.FormatInt(int64(t.Expires.Sub(now)/time.Second), 10),
-		NotBefore:   strconv.FormatInt(t.NotBefore.Unix(), 10),
-		Resource:    q.resource,
-		TokenType:   "Bearer",
-		ClientID:    t.Client,
-	}
+func tokenOfWebApp(q question, t innate.Token, now time.Time) []byte {
+	b := jsonobject.String(endpoint.Object(t, q.resource), "access_token", t.Value)
+	b = jsonobject.Digits(b, "expires_on", t.Expires.Unix())                      // seconds since the epoch
+	b = jsonobject.Digits(b, "expires_in", int64(t.Expires.Sub(now)/time.Second)) // seconds from now
+	b = jsonobject.Digits(b, "not_before", t.NotBefore.Unix())
+	b = jsonobject.String(b, "resource", q.resource) // byte for byte as asked: SDKs cache under it
+	b = jsonobject.String(b, "token_type", "Bearer")
+	return append(jsonobject.String(b, "client_id", t.Client), '}')
 }
 
 func failureOfWebApp(no innate.Refusal, correlation string, _ time.Time) any {

@@ -3,58 +3,41 @@ package endpoint
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"innate"
+	"innate/jsonobject"
 )
 
 // What a metadata service says, at 169.254.169.254 and where Azure Arc has its
 // own (managed-identity-endpoints §1.2, §1.3, §3.2).
 
-// A MetadataToken is a 200. The numbers are strings, and none is ever empty,
-// because SDKs were built against the real endpoint's; the order is its order.
-// There is no refresh_in: only one SDK reads it.
-type MetadataToken struct {
-	AccessToken string          `json:"access_token"`
-	ClientID    innate.ClientID `json:"client_id"`
-	ExpiresIn   string          `json:"expires_in"` // seconds from now
-	ExpiresOn   string          `json:"expires_on"` // seconds since the epoch
-	ExtExpires  string          `json:"ext_expires_in"`
-	NotBefore   string          `json:"not_before"`
-	Resource    string          `json:"resource"` // byte for byte as asked: SDKs cache under it
-	TokenType   string          `json:"token_type"`
-
-	// The selector that was used, as it was sent: at Arc, Go and Node throw a token without it away.
-	ObjectID string `json:"object_id,omitempty"`
-	MsiResID string `json:"msi_res_id,omitempty"`
-	MiResID  string `json:"mi_res_id,omitempty"`
-}
-
-// NewMetadataToken is the answer to who asked for a resource, naming an
+// MetadataToken is the body of a 200, for who asked for a resource, naming an
 // identity by a selector (client_id, object_id, …; empty for none) and its value.
-func NewMetadataToken(t innate.Token, resource, selector, value string, now time.Time) MetadataToken {
-	left := strconv.FormatInt(int64(t.Expires.Sub(now)/time.Second), 10)
-	a := MetadataToken{
-		AccessToken: t.Value,
-		ClientID:    t.Client,
-		ExpiresIn:   left,
-		ExpiresOn:   strconv.FormatInt(t.Expires.Unix(), 10),
-		ExtExpires:  left,
-		NotBefore:   strconv.FormatInt(t.NotBefore.Unix(), 10),
-		Resource:    resource,
-		TokenType:   "Bearer",
-	}
+// The numbers are strings, and none is ever empty, because SDKs were built
+// against the real endpoint's; the order is its order. There is no refresh_in:
+// only one SDK reads it.
+func MetadataToken(t innate.Token, resource, selector, value string, now time.Time) []byte {
+	left := int64(t.Expires.Sub(now) / time.Second)
+	b := jsonobject.String(Object(t, resource, value), "access_token", t.Value)
+	b = jsonobject.String(b, "client_id", t.Client)
+	b = jsonobject.Digits(b, "expires_in", left)             // seconds from now
+	b = jsonobject.Digits(b, "expires_on", t.Expires.Unix()) // seconds since the epoch
+	b = jsonobject.Digits(b, "ext_expires_in", left)
+	b = jsonobject.Digits(b, "not_before", t.NotBefore.Unix())
+	b = jsonobject.String(b, "resource", resource) // byte for byte as asked: SDKs cache under it
+	b = jsonobject.String(b, "token_type", "Bearer")
+	// The selector that was used, as it was sent: at Arc, Go and Node throw a token without it away.
 	switch selector {
 	case "object_id", "principal_id":
-		a.ObjectID = value
+		b = jsonobject.Present(b, "object_id", value)
 	case "msi_res_id", "msi-res-id":
-		a.MsiResID = value
+		b = jsonobject.Present(b, "msi_res_id", value)
 	case "mi_res_id":
-		a.MiResID = value
+		b = jsonobject.Present(b, "mi_res_id", value)
 	}
-	return a
+	return append(b, '}')
 }
 
 // A MetadataFailure is the body of every refusal; what relates to the token

@@ -45,7 +45,7 @@ func (s *Server) serveVersions(w http.ResponseWriter, r *http.Request) {
 		s.badInstance(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string][]string{"apiVersions": versions})
+	endpoint.Answer(w, http.StatusOK, endpoint.JSON(map[string][]string{"apiVersions": versions}))
 }
 
 // serveLoadBalancer answers GET /metadata/loadbalancer: the platform has none to put before a VM.
@@ -66,7 +66,7 @@ func (s *Server) badInstance(w http.ResponseWriter, err error) {
 		s.log.Error("metadata", "error", no.Cause)
 	}
 	endpoint.Headers(w.Header(), no)
-	writeJSON(w, no.Status, map[string]string{"error": text})
+	endpoint.Answer(w, no.Status, endpoint.JSON(map[string]string{"error": text}))
 }
 
 // badVersion names the versions to use, and the misprint if that is why there is none.
@@ -79,13 +79,13 @@ func (s *Server) badVersion(w http.ResponseWriter, accepted []string, misprint e
 	newest := slices.Clone(accepted[max(len(accepted)-3, 0):])
 	slices.Reverse(newest)
 	endpoint.Headers(w.Header(), innate.Refusal{Status: http.StatusBadRequest})
-	writeJSON(w, http.StatusBadRequest, struct {
+	endpoint.Answer(w, http.StatusBadRequest, endpoint.JSON(struct {
 		Error  string   `json:"error"`
 		Newest []string `json:"newest-versions"`
-	}{"Bad request. " + text, newest})
+	}{"Bad request. " + text, newest}))
 }
 
 func notFound(w http.ResponseWriter, text string) {
 	endpoint.Headers(w.Header(), innate.Refusal{Status: http.StatusNotFound})
-	writeJSON(w, http.StatusNotFound, map[string]string{"error": text})
+	endpoint.Answer(w, http.StatusNotFound, endpoint.JSON(map[string]string{"error": text}))
 }

@@ -74,10 +74,10 @@ func (s *Server) serveDocument(w http.ResponseWriter, r *http.Request) {
 		s.badInstance(w, fmt.Errorf("signing an attested document: %w", err))
 		return
 	}
-	writeJSON(w, http.StatusOK, struct {
+	endpoint.Answer(w, http.StatusOK, endpoint.JSON(struct {
 		Encoding  string `json:"encoding"`
 		Signature []byte `json:"signature"` // DER, in base64
-	}{"pkcs7", signature})
+	}{"pkcs7", signature}))
 }
 
 // compose is the document for a client of that api-version.

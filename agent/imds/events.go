@@ -77,10 +77,10 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	for _, ev := range m.Scheduled.Events {
 		events = append(events, m.shapeOf(ev))
 	}
-	writeJSON(w, http.StatusOK, struct {
+	endpoint.Answer(w, http.StatusOK, endpoint.JSON(struct {
 		DocumentIncarnation int
 		Events              []eventShape
-	}{max(m.Scheduled.Incarnation, 1), events})
+	}{max(m.Scheduled.Incarnation, 1), events}))
 }
 
 func (s *Server) approve(w http.ResponseWriter, r *http.Request) {
@@ -104,7 +104,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request) {
 		s.badInstance(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, struct{}{})
+	endpoint.Answer(w, http.StatusOK, endpoint.JSON(struct{}{}))
 }
 
 // begin approves those of the events that have not begun. One that has, or is

@@ -1,11 +1,8 @@
 package imds
 
 import (
-	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"innate"
@@ -90,7 +87,7 @@ func badRequest(text string) error {
 }
 
 func (s *Server) answer(w http.ResponseWriter, q question, t innate.Token) {
-	writeJSON(w, http.StatusOK, endpoint.NewMetadataToken(t, q.resource, q.selector, q.value, s.now()))
+	endpoint.Answer(w, http.StatusOK, endpoint.MetadataToken(t, q.resource, q.selector, q.value, s.now()))
 }
 
 // serveInfo answers GET /metadata/identity/info; its body is exactly one key.
@@ -107,7 +104,7 @@ func (s *Server) serveInfo(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, endpoint.GradeMetadata(err))
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]innate.TenantID{"tenantId": m.Tenant})
+	endpoint.Answer(w, http.StatusOK, endpoint.JSON(map[string]innate.TenantID{"tenantId": m.Tenant}))
 }
 
 // record is in the audit log before the answer: the first use of each token, then counts.
@@ -158,24 +155,5 @@ func (s *Server) refuseToken(w http.ResponseWriter, r *http.Request, q question,
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no innate.Refusal) {
 	endpoint.Headers(w.Header(), no)
-	writeJSON(w, no.Status, endpoint.NewMetadataFailure(no, endpoint.RequestID(r), s.now()))
+	endpoint.Answer(w, no.Status, endpoint.JSON(endpoint.NewMetadataFailure(no, endpoint.RequestID(r), s.now())))
 }
-
-// writeJSON answers with a length, never in chunks.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("imds: an answer that cannot be written: %v", err))
-	}
-	h := w.Header()
-	h["Content-Type"] = jsonType
-	h["Cache-Control"] = noStore
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(status)
-	w.Write(body)
-}
-
-var (
-	jsonType = []string{"application/json; charset=utf-8"}
-	noStore  = []string{"no-store"}
-)

@@ -51,7 +51,7 @@ func (s *Server) serveInstance(w http.ResponseWriter, r *http.Request, path stri
 	case format == "text":
 		writeText(w, strings.Join(children(node), "\n"))
 	default:
-		writeJSON(w, http.StatusOK, node)
+		endpoint.Answer(w, http.StatusOK, endpoint.JSON(node))
 	}
 }
 
@@ -137,6 +137,6 @@ func writeText(w http.ResponseWriter, s string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(s)))
-	h["Cache-Control"] = noStore
+	h.Set("Cache-Control", "no-store")
 	io.WriteString(w, s)
 }
