@@ -22,8 +22,9 @@ import (
 // benchConnections is how many clients ask at once.
 const benchConnections = 16
 
-// A load is one request, or several in turns, sent over kept connections of HTTP/1.1 for as long as
-// it takes, each time when the answer to the last has come.
+// A load is one request, or several in turns, sent over kept connections of
+// HTTP/1.1, or each over one of its own, for as long as it takes, each time when
+// the answer to the last has come.
 type load struct {
 	Method      string            `json:"method"`
 	URL         string            `json:"url"`
@@ -32,6 +33,7 @@ type load struct {
 	Body        string            `json:"body,omitempty"`
 	Bodies      []string          `json:"bodies,omitempty"` // sent in turns, instead of Body
 	Connections int               `json:"connections"`
+	Fresh       bool              `json:"fresh,omitempty"` // a connection for each request, which the server ends
 	Seconds     float64           `json:"seconds"`
 }
 
@@ -100,6 +102,7 @@ func (l load) requestOf(body string) (*http.Request, error) {
 	for name, value := range l.Header {
 		req.Header.Set(name, value)
 	}
+	req.Close = l.Fresh
 	return req, nil
 }
 
@@ -142,16 +145,15 @@ func (l load) run(ctx context.Context, dial dialFunc) (r loadReport, err error) 
 	}
 	talks := make([]*talk, l.Connections)
 	for i := range talks {
-		conn, err := dial(ctx)
-		if err != nil {
+		t := &talk{dial: dial, requests: requests, next: i * len(requests) / len(talks)}
+		defer t.close()
+		if err := t.connect(ctx); err != nil {
 			return r, err
 		}
-		defer conn.Close()
-		defer context.AfterFunc(ctx, func() { conn.Close() })()
-		talks[i] = &talk{conn, bufio.NewReader(conn), requests, i * len(requests) / len(talks)}
-		if r.Header, r.Body, err = talks[i].first(); err != nil {
+		if r.Header, r.Body, err = t.first(); err != nil {
 			return r, err
 		}
+		talks[i] = t
 	}
 
 	begin := time.Now()
@@ -160,7 +162,7 @@ func (l load) run(ctx context.Context, dial dialFunc) (r loadReport, err error) 
 	var all errgroup.Group
 	for i, t := range talks {
 		all.Go(func() (err error) {
-			counts[i], err = t.until(end)
+			counts[i], err = t.until(ctx, end, l.Fresh)
 			return err
 		})
 	}
@@ -172,12 +174,35 @@ func (l load) run(ctx context.Context, dial dialFunc) (r loadReport, err error) 
 	return r, err
 }
 
-// A talk is the same requests again and again on one connection.
+// A talk is the same requests again and again, one after the other.
 type talk struct {
-	conn     net.Conn
-	answers  *bufio.Reader
+	dial     dialFunc
 	requests [][]byte
 	next     int // of requests
+
+	conn    net.Conn
+	answers *bufio.Reader
+	hangUp  func() bool // stops what closes conn when the load is told to end
+}
+
+// connect makes a connection for what is asked next.
+func (t *talk) connect(ctx context.Context) error {
+	t.close()
+	conn, err := t.dial(ctx)
+	if err != nil {
+		return err
+	}
+	t.conn, t.answers = conn, bufio.NewReader(conn)
+	t.hangUp = context.AfterFunc(ctx, func() { conn.Close() })
+	return nil
+}
+
+// close ends the connection; there may be none.
+func (t *talk) close() {
+	if t.conn != nil {
+		t.hangUp()
+		t.conn.Close()
+	}
 }
 
 // loadTimeout is how long an answer may take.
@@ -207,10 +232,17 @@ func (t *talk) first() (http.Header, []byte, error) {
 	return resp.Header, body, err
 }
 
-// until asks until end, and returns how many answers came.
-func (t *talk) until(end time.Time) (n int, err error) {
+// until asks until end, each time on a fresh connection or always on the same,
+// and returns how many answers came.
+func (t *talk) until(ctx context.Context, end time.Time, fresh bool) (n int, err error) {
 	t.conn.SetDeadline(end.Add(loadTimeout))
 	for time.Now().Before(end) {
+		if fresh {
+			if err := t.connect(ctx); err != nil {
+				return n, err
+			}
+			t.conn.SetDeadline(end.Add(loadTimeout))
+		}
 		resp, err := t.ask()
 		if err != nil {
 			return n, err
