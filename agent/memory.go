@@ -220,7 +220,10 @@ func (a *Agent) recall() {
 		e.keep(t.Token, t.Fetched)
 		if has && e.good(now) {
 			e.asked = true
-			a.tokens.wallet(t.Workload).tokens[o.key()] = e
+			w := a.tokens.wallet(t.Workload)
+			w.mu.Lock()
+			w.tokens[o.key()] = e
+			w.mu.Unlock()
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"innate"
 	"innate/audit"
@@ -186,6 +188,33 @@ func TestTheChainIsWhatItsDescriptionSays(t *testing.T) {
 		}
 		prev = sum[:]
 	}
+}
+
+func TestAProcessThatIsBeingStartedKeepsNobodyFromTheLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l := open(t, path)
+	descriptors, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lent := 0
+	for _, d := range descriptors { // what a fork has until the exec
+		if of, _ := os.Readlink(d); of != path {
+			continue
+		}
+		n, _ := strconv.Atoi(filepath.Base(d))
+		copied, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(copied)
+		lent++
+	}
+	if lent == 0 {
+		t.Fatal("the log has no descriptor")
+	}
+	closeLog(t, l)
+	record(t, open(t, path), "a")
 }
 
 func TestTheLogIsItsOwnersAlone(t *testing.T) {

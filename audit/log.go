@@ -200,7 +200,10 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.wake)
 	<-l.ended
-	return errors.Join(l.file.Close(), l.journal.close())
+	// A child that is just being forked has our descriptors until it becomes its own
+	// program, and with them the lock: the next Open need not wait for that.
+	unlock := unix.Flock(int(l.file.Fd()), unix.LOCK_UN)
+	return errors.Join(unlock, l.file.Close(), l.journal.close())
 }
 
 // writeAll is the writer: batch after batch until Close. On a busy machine it

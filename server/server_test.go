@@ -29,6 +29,31 @@ func start(t *testing.T) *server.Server {
 // startUntil is the same, until the function that it returns is called.
 func startUntil(t *testing.T) (*server.Server, func()) {
 	t.Helper()
+	s := made(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	end := sync.OnceFunc(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the server ended with: %v", err)
+		}
+	})
+	t.Cleanup(end)
+	return s, end
+}
+
+func TestAServerThatIsStoppedAsItStartsEndsWell(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := made(t).Run(ctx); err != nil {
+		t.Errorf("the server ended with: %v", err)
+	}
+}
+
+// made is the control plane of a new platform.
+func made(t *testing.T) *server.Server {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "control")
 	if err := server.Create(t.Context(), dir, domain, false, time.Now()); err != nil {
 		t.Fatal(err)
@@ -44,17 +69,7 @@ func startUntil(t *testing.T) (*server.Server, func()) {
 		l.Close()
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	end := sync.OnceFunc(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("the server ended with: %v", err)
-		}
-	})
-	t.Cleanup(end)
-	return s, end
+	return s
 }
 
 // trust is a TLS configuration that believes the platform's authority and no other.

@@ -196,6 +196,13 @@ func rowAt(key string) (table string, at place, version string) {
 // then nobody waits any more.
 func (s *Service) Follow(ctx context.Context) error {
 	defer s.history.end()
+	if err := s.followOn(ctx); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func (s *Service) followOn(ctx context.Context) error {
 	from, err := s.newest(ctx)
 	if err != nil {
 		return err
