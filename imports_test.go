@@ -36,7 +36,7 @@ var may = map[string]string{
 	"hosts":                       "store audit audit/ship bearer rest ca feed feed/client directory resources hosts/attest",
 	"hosts/attest":                "", // checks what a TPM says, and decides nothing
 	"vault":                       "store audit bearer rest seal access",
-	"databases":                   "store audit bearer rest feed feed/client directory access",
+	"databases":                   "store audit audit/ship bearer rest feed feed/client directory access",
 	"agent/caller":                "",             // states facts, has no policy
 	"agent/launch":                "",             // starts what it is told where it is told
 	"agent/systemdtest":           "agent/launch", // where cgroups are
@@ -51,7 +51,7 @@ var may = map[string]string{
 	"admin":                       "rest", // asks as any client would
 	// Stands beside a database, far from ours. From the agent it has what the kernel says of a peer, and the
 	// ledger that counts repeated refusals.
-	"gateway/postgres":              "bearer audit feed/client agent/caller agent/endpoint gateway/postgres/ldap",
+	"gateway/postgres":              "bearer audit audit/ship feed/client agent/caller agent/endpoint gateway/postgres/ldap",
 	"gateway/postgres/ldap":         "",                 // the wire alone
 	"gateway/postgres/setup":        "gateway/postgres", // tells a server what the gateway needs
 	"gateway/postgres/cluster":      "",                 // a PostgreSQL of one's own; knows nothing of identity

@@ -41,8 +41,8 @@ type Event struct {
 	Trace       string           `json:"trace,omitempty"`
 	Correlation string           `json:"correlation,omitempty"`
 	Address     string           `json:"address,omitempty"` // of the peer
-	// From is the machine whose agent recorded the event and sent it here, as its
-	// certificate says; the rest is what that machine says. Empty: this server did.
+	// From is who recorded the event and sent it here: the machine of an agent's certificate, or the PostgreSQL
+	// server of a gateway's right. The rest is what that one says. Empty: this server did.
 	From   string            `json:"from,omitempty"`
 	Detail map[string]string `json:"detail,omitempty"`
 }

@@ -1,6 +1,7 @@
 // Package databases is who may log in at which PostgreSQL server, and as what:
 // administrators and principals mapped to roles, what this comes to for each
-// principal through all its groups, and the feed that tells a server's gateway.
+// principal through all its groups, the feed that tells a server's gateway, and
+// how far the gateway's audit log was received.
 //
 // It leaves to resources that a server exists (PutServer and DeleteServer run in
 // the transactions that write and remove one), to directory who is in which
@@ -22,6 +23,7 @@ import (
 	"innate"
 	"innate/access"
 	"innate/audit"
+	"innate/audit/ship"
 	"innate/feed/client"
 	"innate/rest"
 	"innate/store"
@@ -41,7 +43,10 @@ type Config struct {
 }
 
 // Databases knows the servers and who may log in there.
-type Databases struct{ config Config }
+type Databases struct {
+	config   Config
+	shipping ship.Allowance // of gateways' audit logs
+}
 
 // New checks c. It starts nothing.
 func New(c Config) (*Databases, error) {
@@ -64,7 +69,7 @@ func New(c Config) (*Databases, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Databases{c}, nil
+	return &Databases{config: c}, nil
 }
 
 // A Server is what its resource says of one.
@@ -89,6 +94,7 @@ const (
 	mapped  store.Table[mapping]           = "databases/mapped/"  // rowOf(server)//kind/principal
 	holding store.Table[innate.ResourceID] = "databases/holding/" // principal/kind/rowOf(server): where it is mapped itself
 	logins  store.Table[innate.ResourceID] = "databases/logins/"  // principal/rowOf(server): where it may log in
+	shipped store.Table[audit.Place]       = "databases/shipped/" // rowOf(server)//principal/host: how far a gateway's audit log was received
 )
 
 func rowOf(server innate.ResourceID) string { return strings.TrimPrefix(server.Key(), "/") }
@@ -138,6 +144,9 @@ func (d *Databases) DeleteServer(tx store.Tx, server innate.ResourceID) error {
 		could = append(could, innate.ObjectID(id))
 		loginsAt(server).Delete(tx, id)
 		logins.Delete(tx, id+"/"+rowOf(server))
+	}
+	for row := range shipped.All(tx, under, "") {
+		shipped.Delete(tx, row)
 	}
 	tx.Delete(told(server) + client.DatabaseServerKey)
 	servers.Delete(tx, rowOf(server))

@@ -70,6 +70,8 @@ func Serves(path string) bool {
 //	  server, a feed/client.DatabaseServer; key login/<object id>, a
 //	  feed/client.DatabaseLogin; key revoked/<kind>/<id>, a feed/client.Revocation.
 //	  The answer ends when the token, the right or the server does.
+//	POST {server}/gateway/audit
+//	  From the server's gateway: lines of its audit log (audit/ship).
 func (d *Databases) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := d.serve(w, r); err != nil {
@@ -112,6 +114,8 @@ func (d *Databases) verbs(c call) map[string]func(call) error {
 	switch {
 	case c.child == childGateway && strings.EqualFold(c.name, "feed"):
 		return map[string]func(call) error{"GET": d.serveFeed}
+	case c.child == childGateway && strings.EqualFold(c.name, "audit"):
+		return map[string]func(call) error{"POST": d.takeAudit}
 	case c.child == childLogins && c.name == "":
 		return map[string]func(call) error{"GET": d.listLogins}
 	case c.child == childGateway || c.child == childLogins:

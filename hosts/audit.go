@@ -1,25 +1,12 @@
 package hosts
 
 import (
-	"fmt"
 	"net/http"
-	"sync"
-	"time"
-
-	"golang.org/x/time/rate"
 
 	"innate/audit"
 	"innate/audit/ship"
 	"innate/rest"
 	"innate/store"
-)
-
-// What a host may send of its audit log, in bytes: so much at once and a second.
-// An agent records far less; one that sends as fast as it may fills no disk soon.
-const (
-	shippedBurst = 4 << 20
-	shippedRate  = 8 << 10
-	shippedCost  = 1 << 10 // of a request, whatever is in it
 )
 
 // shipped says how far the audit log of a machine has been received, by machine key.
@@ -46,11 +33,8 @@ func (h *Hosts) receive(w http.ResponseWriter, r *http.Request) (at audit.Place,
 	if err != nil {
 		return at, badShipment(err)
 	}
-	if wait := h.flood.spend(p.machine.Key(), len(q.Lines)+shippedCost, h.config.Now()); wait > 0 {
-		return at, &rest.Error{
-			Status: http.StatusTooManyRequests, Code: "TooManyRecords", RetryAfter: wait,
-			Message: fmt.Sprintf("this host sends more audit records than %d bytes a second: keep them, and send them later", shippedRate),
-		}
+	if wait := h.shipping.Spend(p.machine.Key(), len(q.Lines), h.config.Now()); wait > 0 {
+		return at, &rest.Error{Status: http.StatusTooManyRequests, Code: "TooManyRecords", RetryAfter: wait, Message: ship.TooMany}
 	}
 	err = h.insist(r.Context(), func(tx store.Tx) error {
 		m, err := current(tx, p)
@@ -85,26 +69,4 @@ func (h *Hosts) receive(w http.ResponseWriter, r *http.Request) (at audit.Place,
 
 func badShipment(err error) error {
 	return rest.Errorf(http.StatusBadRequest, "InvalidAuditRecords", "the audit records: %v", err)
-}
-
-// A flood bounds what each host may send to this process.
-type flood struct {
-	mu sync.Mutex
-	of map[string]*rate.Limiter // by machine key
-}
-
-// spend takes n bytes from what a host may send, or says how long to wait for them.
-func (f *flood) spend(host string, n int, now time.Time) (wait time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	l, ok := f.of[host]
-	if !ok {
-		l = rate.NewLimiter(shippedRate, shippedBurst)
-		f.of[host] = l
-	}
-	if l.AllowN(now, n) {
-		return 0
-	}
-	missing := float64(n) - l.TokensAt(now)
-	return time.Duration(missing / shippedRate * float64(time.Second))
 }

@@ -27,6 +27,7 @@ import (
 
 	"innate"
 	"innate/audit"
+	"innate/audit/ship"
 	"innate/ca"
 	"innate/directory"
 	"innate/feed/client"
@@ -72,7 +73,7 @@ type Hosts struct {
 	config     Config
 	name       string // TLS server name of Mutual
 	challenges *rate.Limiter
-	flood      flood
+	shipping   ship.Allowance // of audit logs
 
 	seen sync.Map // machine key → time.Time of its last request to this process
 
@@ -119,7 +120,7 @@ func New(c Config) (*Hosts, error) {
 	}
 	h := &Hosts{
 		config: c, name: origin.Hostname(), challenges: rate.NewLimiter(challengeRate, challengeBurst),
-		flood: flood{of: map[string]*rate.Limiter{}}, feeds: map[string]map[*stream]bool{},
+		feeds: map[string]map[*stream]bool{},
 	}
 	members.Index(c.DB, h.cut)
 	return h, nil

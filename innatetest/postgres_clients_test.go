@@ -37,6 +37,12 @@ func newWorld(t *testing.T) world {
 // postgres starts a server. It and its gateway end with the test.
 func (w world) postgres(name string) *database.Database {
 	w.t.Helper()
+	return w.postgresVia(name, "")
+}
+
+// postgresVia is the same with a gateway that reaches the platform at another URL.
+func (w world) postgresVia(name, management string) *database.Database {
+	w.t.Helper()
 	gateway := w.App("gateway-of-" + name)
 	said, err := os.Create(filepath.Join(w.t.TempDir(), "gateway"))
 	if err != nil {
@@ -44,7 +50,7 @@ func (w world) postgres(name string) *database.Database {
 	}
 	dir := folder(w.t, 0o711)
 	db, err := database.Open(w.t.Context(), database.Config{
-		Platform: w.Platform.Platform, Program: innatetest.Program(w.t), Dir: dir, Log: said,
+		Platform: w.Platform.Platform, Program: innatetest.Program(w.t), Dir: dir, Log: said, Management: management,
 		Server: w.Admin.Group(innatetest.Group) + innate.ResourceID("/providers/Microsoft.DBforPostgreSQL/flexibleServers/"+name), Gateway: gateway.ID(),
 	})
 	if err != nil {

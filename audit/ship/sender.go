@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 
 // A Sender posts what its log records, from where the server has come. URL, HTTP and Log are required.
 type Sender struct {
-	URL    string       // without a query
+	URL    string       // where to; it may have a query
 	HTTP   *http.Client // its transport authenticates
 	Log    *audit.Log
 	Logger *slog.Logger // nil means slog.Default()
@@ -109,7 +110,7 @@ func (s *Sender) session(ctx context.Context) (progress bool, err error) {
 			return progress, err
 		}
 		if at != to {
-			next = Request{} // somebody else sends for this host, or the server lost its state: ask again
+			next = Request{} // somebody else sends this log, or the server lost its state: ask again
 			sleep(ctx, firstPause)
 			continue
 		}
@@ -150,7 +151,7 @@ func (s *Sender) resume(ctx context.Context) (next Request, err error) {
 func (s *Sender) post(ctx context.Context, q Request) (at audit.Place, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"?"+q.values().Encode(), bytes.NewReader(q.Lines))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url(q), bytes.NewReader(q.Lines))
 	if err != nil {
 		return at, err
 	}
@@ -172,6 +173,15 @@ func (s *Sender) post(ctx context.Context, q Request) (at audit.Place, err error
 		return at, fmt.Errorf("reading the server's answer: %w", err)
 	}
 	return a.At, nil
+}
+
+// url is where a request goes.
+func (s *Sender) url(q Request) string {
+	join := "?"
+	if strings.Contains(s.URL, "?") {
+		join = "&"
+	}
+	return s.URL + join + q.values().Encode()
 }
 
 // busy is a server that wants to be asked later.

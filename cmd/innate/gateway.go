@@ -143,9 +143,10 @@ func (s *session) postgresGatewayConfig(ctx context.Context, f postgresGateway) 
 	if err != nil {
 		return postgres.Config{}, err
 	}
+	const version = "?api-version=2024-08-01"
 	return postgres.Config{
-		Server: server, Dir: f.dir, Connection: f.connection,
-		Feed: management.String() + string(server) + "/gateway/feed?api-version=2024-08-01", FeedHTTP: client,
+		Server: server, Dir: f.dir, Connection: f.connection, PlaneHTTP: client,
+		Feed: management.String() + string(server) + "/gateway/feed" + version, Records: management.String() + string(server) + "/gateway/audit" + version,
 		Authority: authority, Tenant: tenant, Log: s.log(),
 	}, nil
 }

@@ -32,6 +32,7 @@ import (
 	"innate/agent/caller"
 	"innate/agent/endpoint"
 	"innate/audit"
+	"innate/audit/ship"
 	"innate/bearer"
 	"innate/feed/client"
 )
@@ -44,7 +45,8 @@ type Config struct {
 	Listener   *net.TCPListener // on one address; caller.Listen makes it as attestation needs it
 	Connection string           // of the management role: see Roles
 	Feed       string           // URL of the server's feed at the control plane
-	FeedHTTP   *http.Client     // its transport authenticates as the gateway's own identity; its Timeout is 0
+	Records    string           // URL there that takes the gateway's audit log (audit/ship)
+	PlaneHTTP  *http.Client     // for both: its transport authenticates as the gateway's own identity; its Timeout is 0
 	Authority  string           // origin of the token service
 	Tenant     innate.TenantID
 	HTTP       *http.Client     // for the token service's keys; nil means http.DefaultClient
@@ -84,8 +86,8 @@ type Gateway struct {
 // New checks c and opens what is in its folder; Run closes it. Nothing is asked of anybody yet.
 func New(c Config) (_ *Gateway, err error) {
 	switch {
-	case c.Server == "" || c.Dir == "" || c.Listener == nil || c.Connection == "" || c.Feed == "" || c.FeedHTTP == nil:
-		return nil, errors.New("postgres: Config needs Server, Dir, Listener, Connection, Feed and FeedHTTP")
+	case c.Server == "" || c.Dir == "" || c.Listener == nil || c.Connection == "" || c.Feed == "" || c.Records == "" || c.PlaneHTTP == nil:
+		return nil, errors.New("postgres: Config needs Server, Dir, Listener, Connection, Feed, Records and PlaneHTTP")
 	case c.Listener.Addr().(*net.TCPAddr).IP.IsUnspecified():
 		return nil, fmt.Errorf("postgres: the gateway listens on %s: want one address, such as 127.0.0.1:389, for that is in its certificate", c.Listener.Addr())
 	}
@@ -104,7 +106,7 @@ func New(c Config) (_ *Gateway, err error) {
 		return nil, fmt.Errorf("postgres: the gateway's own authority: %w", err)
 	}
 	g.revocations = client.NewRevocations(func() time.Duration { return g.feed.Age() })
-	if g.feed, err = client.New(client.Config{URL: c.Feed, HTTP: c.FeedHTTP, Apply: g.hear, Log: c.Log}); err != nil {
+	if g.feed, err = client.New(client.Config{URL: c.Feed, HTTP: c.PlaneHTTP, Apply: g.hear, Log: c.Log}); err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	g.verifier, err = bearer.New(bearer.Config{
@@ -142,6 +144,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	all.Go(func() error { return g.watch(ctx) })
 	all.Go(func() error { return g.feed.Run(ctx) })
 	all.Go(func() error { return g.manager.run(ctx) })
+	records := &ship.Sender{URL: g.config.Records, HTTP: g.config.PlaneHTTP, Log: g.audit, Logger: g.config.Log}
+	all.Go(func() error { return records.Run(ctx) })
 	fetched := make(chan struct{})
 	all.Go(func() error { g.keepKeys(ctx, fetched); return nil })
 	all.Go(func() error {

@@ -28,6 +28,8 @@ import (
 
 	"innate"
 	"innate/agent/caller"
+	"innate/audit"
+	"innate/audit/ship"
 	"innate/feed/client"
 	"innate/gateway/postgres"
 	"innate/gateway/postgres/postgrestest"
@@ -68,6 +70,7 @@ type plane struct {
 	rows     map[string]any
 	revision uint64
 	readers  map[chan client.Event]bool
+	received audit.Place
 	silent   bool // the feed says nothing more, and takes no new reader
 }
 
@@ -93,6 +96,8 @@ func (p *plane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(jwt.Set{Keys: []jwt.Key{{ID: "k1", Alg: jwt.RS256, Public: signingKey().Public()}}})
 	case "/feed", string(orders) + "/gateway/feed":
 		p.serveFeed(w, r)
+	case "/audit", string(orders) + "/gateway/audit":
+		p.takeAudit(w, r)
 	case "/msi/token": // as the agent's endpoint does
 		json.NewEncoder(w).Encode(map[string]string{"access_token": p.token(gatewayIdentity, map[string]any{"aud": "https://management.azure.com"}),
 			"expires_on": fmt.Sprint(time.Now().Add(time.Hour).Unix()), "resource": "https://management.azure.com", "token_type": "Bearer"})
@@ -146,6 +151,23 @@ func (p *plane) serveFeed(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// takeAudit takes lines of the gateway's audit log, and forgets them.
+func (p *plane) takeAudit(w http.ResponseWriter, r *http.Request) {
+	q, err := ship.ReadRequest(w, r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, to, err := ship.Take(p.received, q, time.Now())
+	if err != nil {
+		p.t.Errorf("audit records: %v", err)
+	}
+	p.received = to
+	json.NewEncoder(w).Encode(ship.Answer{At: to})
 }
 
 // put changes a row, or removes it when value is nil.
@@ -291,7 +313,7 @@ func newHost(t testing.TB, told bool, options []postgrestest.Option) *world {
 	w.pg = postgrestest.Start(t, options...)
 	w.config = postgres.Config{
 		Server: orders, Dir: dir, Listener: l, Connection: w.pg.Connection("innate_gateway", "postgres"),
-		Feed: w.URL + "/feed", FeedHTTP: w.Client(), Authority: w.URL, Tenant: tenant, HTTP: w.Client(),
+		Feed: w.URL + "/feed", Records: w.URL + "/audit", PlaneHTTP: w.Client(), Authority: w.URL, Tenant: tenant, HTTP: w.Client(),
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	t.Cleanup(func() {

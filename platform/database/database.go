@@ -32,7 +32,7 @@ import (
 	"innate/platform"
 )
 
-// Config says what a Database needs. All is required but Settings and Log.
+// Config says what a Database needs. All is required but Settings, Management and Log.
 type Config struct {
 	Platform *platform.Platform
 	Program  string            // the innate program, where every uid may start it
@@ -40,7 +40,9 @@ type Config struct {
 	Server   innate.ResourceID // what it is on the platform; it is made
 	Gateway  innate.ResourceID // the app, with an identity of its own, that the gateway runs as
 	Settings map[string]string // postgresql.conf
-	Log      io.Writer         // takes what the gateway writes; nil means os.Stderr
+	// Management is the URL by which the gateway reaches the platform; empty means the platform's own.
+	Management string
+	Log        io.Writer // takes what the gateway writes; nil means os.Stderr
 }
 
 // A Database is a running server.
@@ -131,7 +133,7 @@ func (d *Database) StartGateway(ctx context.Context) error {
 	}
 	c := d.config
 	run := agent.RunRequest{App: string(c.Gateway), Dir: "/", Env: append(os.Environ(), "TMPDIR="+d.folder), Args: []string{
-		c.Program, "gateway", "postgres", "--server", string(d.ID), "--management", c.Platform.Server.Endpoints.Management,
+		c.Program, "gateway", "postgres", "--server", string(d.ID), "--management", cmp.Or(c.Management, c.Platform.Server.Endpoints.Management),
 		"--dir", d.folder, "--listen", d.listen.String(), "--connection", d.Connection(postgres.Management, cluster.Superuser),
 	}}
 	if os.Getuid() == 0 {
