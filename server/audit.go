@@ -179,8 +179,8 @@ func (s *Server) serveAudit(w http.ResponseWriter, r *http.Request) {
 
 func has(s, part string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(part)) }
 
-// recordedBy reports whether the agent of such a machine recorded an event, or
-// for "server" none did.
+// recordedBy reports whether the agent of such a machine, or the gateway of such
+// a PostgreSQL server, recorded an event; for "server" neither did.
 func recordedBy(ev audit.Event, from string) bool {
 	if from == "server" {
 		return ev.From == ""

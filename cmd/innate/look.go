@@ -108,7 +108,7 @@ func (s *session) auditCommand() *cobra.Command {
 	f.StringVar(&action, "action", "", "only actions with this `part` in their name")
 	f.StringVar(&who, "who", "", "only of `who`: a part of the name or object id")
 	f.StringVar(&target, "target", "", "only at a `target` with this part in it")
-	f.StringVar(&from, "from", "", "only what the agent of a `machine` recorded: a part of its name or id; 'server': only what no agent did")
+	f.StringVar(&from, "from", "", "only what a `machine`'s agent, or a PostgreSQL server's gateway, recorded: a part of its name or id; 'server': only what neither did")
 	f.StringVar(&trace, "trace", "", "only the request with this trace `id`, which every refused one was told")
 	f.StringVar(&correlation, "correlation", "", "only requests with this correlation `id`, which their client chose")
 	f.BoolVar(&refused, "refused", false, "only refusals")
