@@ -51,10 +51,11 @@ var may = map[string]string{
 	"admin":                       "rest", // asks as any client would
 	// Stands beside a database, far from ours. From the agent it has what the kernel says of a peer, and the
 	// ledger that counts repeated refusals.
-	"gateway/postgres":              "bearer audit audit/ship feed/client agent/caller agent/endpoint gateway/postgres/ldap",
-	"gateway/postgres/ldap":         "",                 // the wire alone
-	"gateway/postgres/setup":        "gateway/postgres", // tells a server what the gateway needs
-	"gateway/postgres/cluster":      "",                 // a PostgreSQL of one's own; knows nothing of identity
+	"gateway/postgres":              "bearer audit audit/ship feed/client agent/caller agent/endpoint gateway/postgres/ldap gateway/postgres/block",
+	"gateway/postgres/block":        "",                                        // lines of ours in a file that is somebody else's
+	"gateway/postgres/ldap":         "",                                        // the wire alone
+	"gateway/postgres/setup":        "gateway/postgres gateway/postgres/block", // tells a server what the gateway needs
+	"gateway/postgres/cluster":      "",                                        // a PostgreSQL of one's own; knows nothing of identity
 	"gateway/postgres/postgrestest": "gateway/postgres/cluster",
 	// The control plane: every noun wired on one listener. cmd and innatetest start the same one.
 	"server":            "access admin audit bearer ca databases directory discovery feed feed/client hosts jwt resources rest seal store store/file tokens vault",

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
@@ -98,10 +99,17 @@ type Subject struct {
 func (s Subject) name() pkix.Name {
 	name := pkix.Name{CommonName: s.CommonName}
 	if s.Unit != "" {
-		name.OrganizationalUnit = []string{s.Unit}
+		// The CN first: of a client's name pg_stat_ssl shows 63 bytes, and who that is
+		// must be among them. pkix.Name by itself has the OU before it.
+		name.ExtraNames = []pkix.AttributeTypeAndValue{{Type: oidCommonName, Value: s.CommonName}, {Type: oidUnit, Value: s.Unit}}
 	}
 	return name
 }
+
+var (
+	oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+	oidUnit       = asn1.ObjectIdentifier{2, 5, 4, 11}
+)
 
 // Issue signs a certificate (DER) for pub. Whether it may be had is the caller's decision.
 func (a *Authorities) Issue(p Purpose, pub crypto.PublicKey, s Subject) ([]byte, error) {

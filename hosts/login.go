@@ -3,6 +3,7 @@ package hosts
 import (
 	"crypto/x509"
 	"net/http"
+	"strings"
 
 	"innate"
 	"innate/ca"
@@ -55,7 +56,7 @@ type loginCertificate struct {
 // login signs the certificate by which an identity, as held by a resource on the
 // host that asks, logs in at a PostgreSQL server: that it may is read in the
 // transaction that leaves the record. The certificate's CN is the identity's
-// object id and its OU the server's name, which is all that PostgreSQL compares.
+// object id and its OU the server's name in lower case, which is all that PostgreSQL compares.
 func (h *Hosts) login(r *http.Request) (loginCertificate, error) {
 	p, q, err := h.asked(r)
 	if err != nil {
@@ -79,7 +80,7 @@ func (h *Hosts) login(r *http.Request) (loginCertificate, error) {
 			return err
 		}
 		der, err = h.config.CA.Issue(ca.Databases, q.key, ca.Subject{
-			CommonName: string(at.Identity), Unit: at.Server.Name(),
+			CommonName: string(at.Identity), Unit: strings.ToLower(at.Server.Name()),
 			URIs: ca.LoginURIs(h.config.Domain, at.Identity, at.Server),
 			Life: certificateLife,
 		})

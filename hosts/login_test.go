@@ -107,8 +107,11 @@ func TestALogInCertificateIsForWhatIsPlacedThereAndMappedThere(t *testing.T) {
 	if cert == nil {
 		t.Fatalf("mapped and placed: %+v", a)
 	}
-	if s := cert.Subject; s.CommonName != string(id) || len(s.OrganizationalUnit) != 1 || s.OrganizationalUnit[0] != "Orders" || len(s.Names) != 2 {
+	if s := cert.Subject; s.CommonName != string(id) || len(s.OrganizationalUnit) != 1 || s.OrganizationalUnit[0] != "orders" || len(s.Names) != 2 {
 		t.Errorf("the certificate is of %s", s)
+	}
+	if first := cert.Subject.Names[0].Value; first != string(id) { // PostgreSQL shows the first 63 bytes of a name
+		t.Errorf("the certificate's name begins with %v, want the identity", first)
 	}
 	if err := w.ca.Verify(ca.Databases, cert, w.now()); err != nil {
 		t.Error(err)

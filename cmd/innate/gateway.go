@@ -147,7 +147,7 @@ func (s *session) postgresGatewayConfig(ctx context.Context, f postgresGateway) 
 	return postgres.Config{
 		Server: server, Dir: f.dir, Connection: f.connection, PlaneHTTP: client,
 		Feed: management.String() + string(server) + "/gateway/feed" + version, Records: management.String() + string(server) + "/gateway/audit" + version,
-		Authority: authority, Tenant: tenant, Log: s.log(),
+		Clients: management.String() + "/authorities/databases", Authority: authority, Tenant: tenant, Log: s.log(),
 	}, nil
 }
 

@@ -24,6 +24,7 @@ func (s *session) postgresHostCommands() []*cobra.Command {
 type postgresHost struct {
 	server, connection, gateway, dir, user string
 	roles                                  []string
+	certificate                            bool
 }
 
 func (h *postgresHost) flags(cmd *cobra.Command) {
@@ -34,6 +35,7 @@ func (h *postgresHost) flags(cmd *cobra.Command) {
 	f.StringVar(&h.dir, "dir", "/var/lib/innate-postgres", "the gateway's `folder`")
 	f.StringVar(&h.user, "user", "postgres", "the operating system's `user` that the gateway runs as")
 	f.StringSliceVar(&h.roles, "role", nil, "a `role` that identities log in as; may be repeated")
+	f.BoolVar(&h.certificate, "by-certificate", false, "clients log in by certificate, as the server was created with")
 	cmd.MarkFlagRequired("server")
 }
 
@@ -49,7 +51,7 @@ func (h *postgresHost) open(cmd *cobra.Command) (*pgx.Conn, *setup.Server, setup
 	}
 	c := setup.Config{
 		Server: innate.ResourceID(h.server), Gateway: at, CA: filepath.Join(dir, postgres.CAFile),
-		User: h.user, Roles: h.roles,
+		Clients: filepath.Join(dir, postgres.ClientsFile), User: h.user, Roles: h.roles, Certificate: h.certificate,
 	}
 	if name := c.Server.Name(); name == "" || strings.ContainsAny(name, `" ,=`) {
 		return nil, nil, c, fmt.Errorf("--server %q: want the name or the resource id of a PostgreSQL server", h.server)
@@ -75,6 +77,12 @@ func (s *session) postgresPrepareCommand() *cobra.Command {
 there: roles, lines of pg_hba.conf and pg_ident.conf, and what its environment
 says to libldap. With --apply it is done. What is there already is left alone, and
 so is everything outside of the lines between '# BEGIN innate' and '# END innate'.
+
+With --by-certificate, in the place of libldap's settings the platform's authority
+of client certificates joins those that the server believes (ssl_ca_file), and
+pg_ident.conf gets lines that the gateway fills. The gateway fetches the authority:
+it is started before. Without it, where it was, what certificates need is taken
+away again.
 
 A role that becomes one for tokens takes no password any more, and sessions that
 it has otherwise are ended.`,

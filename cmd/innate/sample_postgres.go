@@ -68,8 +68,8 @@ func (s *session) samplePostgres(credential func() (azcore.TokenCredential, erro
 	return cmd
 }
 
-// openPool opens a pool that reads the password file at each connect: by itself
-// it does so once.
+// openPool opens a pool that reads the password file, and a client certificate, at
+// each connect: by itself it does so once.
 func openPool(ctx context.Context, connection string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(connection)
 	if err != nil {
@@ -78,7 +78,7 @@ func openPool(ctx context.Context, connection string) (*pgxpool.Pool, error) {
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 		fresh, err := pgx.ParseConfig(connection)
 		if err == nil {
-			c.Password = fresh.Password
+			c.Password, c.TLSConfig = fresh.Password, fresh.TLSConfig
 		}
 		return err
 	}

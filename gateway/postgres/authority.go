@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,9 +12,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -26,6 +30,11 @@ const (
 
 	// CAFile is the name, in the gateway's folder, of what LDAPTLS_CACERT names.
 	CAFile = "ca.crt"
+
+	// ClientsFile is the name there of the platform's authority that client
+	// certificates are of; prepare tells the server of it.
+	ClientsFile = "clients.crt"
+	clientsMost = 64 << 10 // bytes
 )
 
 // An authority signs the gateway's certificate and nothing else. It is made on
@@ -143,6 +152,58 @@ func (a *authority) pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
+}
+
+// keepClients writes the authority of client certificates down, for prepare, and
+// looks now and then whether it is another.
+func (g *Gateway) keepClients(ctx context.Context) {
+	if g.config.Clients == "" {
+		return
+	}
+	for {
+		pause := keysEvery
+		if err := g.fetchClients(ctx); err != nil {
+			pause = keysRetry
+			if ctx.Err() == nil {
+				g.config.Log.Warn("fetching the authority of client certificates; trying again", "err", err)
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *Gateway) fetchClients(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.config.Clients, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := g.config.PlaneHTTP.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s", g.config.Clients, resp.Status)
+	}
+	now, err := io.ReadAll(io.LimitReader(resp.Body, clientsMost))
+	if err != nil {
+		return err
+	}
+	block, rest := pem.Decode(now)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return fmt.Errorf("%s answered something else than one certificate (PEM)", g.config.Clients)
+	}
+	path := filepath.Join(g.config.Dir, ClientsFile)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, now) {
+		return nil
+	}
+	return replace(path, now, 0o644)
 }
 
 func serial() *big.Int {

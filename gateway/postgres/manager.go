@@ -37,6 +37,11 @@ type manager struct {
 	wake       chan struct{} // a right may have ended
 	connected  chan struct{} // closed when the server was first reached
 
+	// Of the goroutine that keeps the connection:
+	maps    string    // path of pg_ident.conf; empty: not known, for the role may not see it, or not have it read
+	inForce *[]string // the rows that the server was last told to read over this connection; nil: not known
+	fault   string    // what was last said to be wrong with them
+
 	once sync.Once
 	mu   sync.Mutex
 	// The server as it was last reached.
@@ -85,17 +90,28 @@ func (m *manager) manage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() {
+		ending := context.WithoutCancel(ctx)
+		if ctx.Err() != nil {
+			m.clearRows(ending, conn)
+		}
+		conn.Close(ending)
+	}()
+	m.maps, m.inForce = "", nil
 	var until time.Time // a log-in that was let in before the last change may begin before then
 	tidy := time.NewTicker(tidyPause)
 	defer tidy.Stop()
 	for {
+		kept, err := m.keepRows(ctx, conn)
+		if err != nil {
+			return err
+		}
 		if err := m.sweep(ctx, conn); err != nil {
 			return err
 		}
 		m.once.Do(func() { close(m.connected) })
 		var again <-chan time.Time
-		if time.Now().Before(until) {
+		if !kept || time.Now().Before(until) {
 			again = time.After(sweepPause)
 		}
 		lost := make(chan error, 1)

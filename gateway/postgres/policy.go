@@ -89,16 +89,30 @@ func (p *policy) allows(who innate.ObjectID, role string) bool {
 	return p.now.server != nil && slices.Contains(p.now.logins[innate.ObjectID(strings.ToLower(string(who)))].Roles, role)
 }
 
-// certificates returns the log-ins when the server takes client certificates.
-func (p *policy) certificates() (logins []client.DatabaseLogin, on bool) {
+// byCertificate reports whether the server takes client certificates, and no tokens.
+func (p *policy) byCertificate() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.now.server != nil && p.now.server.Certificate
+}
+
+// rows are the lines of pg_ident.conf for who may log in by certificate, in order;
+// and the roles that no line can be written for.
+func (p *policy) rows() (lines, without []string) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if p.now.server == nil || !p.now.server.Certificate {
-		return nil, false
+		return nil, nil
 	}
-	for _, row := range p.now.logins {
-		logins = append(logins, row)
+	for _, login := range p.now.logins {
+		for _, role := range login.Roles {
+			if line, ok := row(p.now.server.Resource, login, role); ok {
+				lines = append(lines, line)
+			} else {
+				without = append(without, role)
+			}
+		}
 	}
-	slices.SortFunc(logins, func(a, b client.DatabaseLogin) int { return strings.Compare(string(a.Object), string(b.Object)) })
-	return logins, true
+	slices.Sort(lines)
+	return lines, without
 }

@@ -37,8 +37,8 @@ import (
 	"innate/feed/client"
 )
 
-// Config says which server and whom to believe. All but HTTP, Stale, Now
-// and Log are required.
+// Config says which server and whom to believe. All but Clients, HTTP,
+// Stale, Now and Log are required.
 type Config struct {
 	Server     innate.ResourceID
 	Dir        string           // of its authority, its record of sessions and its audit log; made when absent
@@ -46,7 +46,8 @@ type Config struct {
 	Connection string           // of the management role: see Roles
 	Feed       string           // URL of the server's feed at the control plane
 	Records    string           // URL there that takes the gateway's audit log (audit/ship)
-	PlaneHTTP  *http.Client     // for both: its transport authenticates as the gateway's own identity; its Timeout is 0
+	Clients    string           // URL there of the authority (PEM) that client certificates are of; empty: none log in by certificate
+	PlaneHTTP  *http.Client     // for all three: its transport authenticates as the gateway's own identity; its Timeout is 0
 	Authority  string           // origin of the token service
 	Tenant     innate.TenantID
 	HTTP       *http.Client     // for the token service's keys; nil means http.DefaultClient
@@ -148,6 +149,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	all.Go(func() error { return records.Run(ctx) })
 	fetched := make(chan struct{})
 	all.Go(func() error { g.keepKeys(ctx, fetched); return nil })
+	all.Go(func() error { g.keepClients(ctx); return nil })
 	all.Go(func() error {
 		for _, c := range []<-chan struct{}{fetched, g.feed.Synced(), g.manager.connected} {
 			select {

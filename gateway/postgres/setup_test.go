@@ -79,7 +79,7 @@ func TestAServerThatWasPreparedTakesTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"no line that asks the gateway", "there is no role innate_managed", "without LDAPTIMEOUT", "authority cannot be read", `no role "app"`} {
+	for _, want := range []string{"no line by which the members of innate_managed log in", "there is no role innate_managed", "without LDAPTIMEOUT", "authority cannot be read", `no role "app"`} {
 		if got := a.faults(nil); !strings.Contains(got, want) {
 			t.Errorf("before: no fault says %q:\n%s", want, got)
 		}
@@ -129,7 +129,7 @@ func TestWhatIsUnsafeIsSaid(t *testing.T) {
 	at := w.config.Listener.Addr().(*net.TCPAddr).AddrPort()
 	gateway := netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	a := newAdministrator(t, w.pg, setup.Config{Server: orders, Gateway: gateway, CA: filepath.Join(w.config.Dir, postgres.CAFile), User: here(t)})
-	hba := strings.Join(postgres.HBA(orders, gateway, false), "\n") + "\nlocal all postgres peer map=owner\n"
+	hba := strings.Join(postgres.HBA(postgres.ByToken(orders, gateway)), "\n") + "\nlocal all postgres peer map=owner\n"
 	for name, c := range map[string]struct{ hba, sql, want string }{
 		"a broader line above":     {"host all all 127.0.0.1/32 trust\n" + hba, "", "unsafe pg_hba.conf line 1 (host all, all) comes before ours"},
 		"a line for a member":      {"host all app 127.0.0.1/32 md5\n" + hba, "", "unsafe pg_hba.conf line 1 (host app, all) comes before ours"},
@@ -154,6 +154,9 @@ func TestWhatIsUnsafeIsSaid(t *testing.T) {
 				t.Errorf("no fault says %q:\n%s", c.want, got)
 			}
 		})
+	}
+	if err := w.pg.Write("pg_hba.conf", []byte(hba)); err != nil { // with a line that is none it would not start
+		t.Fatal(err)
 	}
 	if err := w.pg.Restart(context.Background(), []string{"LDAPTLS_REQCERT=never", "LDAPTLS_CACERT=/other.crt"}); err != nil {
 		t.Fatal(err)

@@ -81,13 +81,13 @@ func (g *Gateway) wrong(b backend) string {
 			return "the right it began with has ended"
 		}
 	}
-	if _, on := g.policy.certificates(); on {
-		if object, ok := certified(b.name); ok {
-			if g.good(record{Role: b.role, Claim: client.Claim{Object: object, IssuedAt: b.begun}}) {
-				return ""
-			}
-			return "the right of its certificate's identity has ended"
+	if object, ok := certified(b.name); ok {
+		// When the certificate was made is not to be seen: what is revoked from a
+		// moment on does not concern what began after it.
+		if g.good(record{Role: b.role, Claim: client.Claim{Object: object, IssuedAt: b.begun}}) {
+			return ""
 		}
+		return "the right of its certificate's identity has ended"
 	}
 	unplaced := g.sessions.unplaced(b.role)
 	if len(unplaced) == 0 {
@@ -101,15 +101,18 @@ func (g *Gateway) wrong(b backend) string {
 	return ""
 }
 
-// commonName finds the object id in a certificate's name as the server writes it.
-var commonName = regexp.MustCompile(`(?:^|/)CN=([0-9a-fA-F-]{36})(?:/|$)`)
+// certificateName is the beginning of the name in a certificate of ours, as the
+// server shows it: the first 63 bytes, of which the identity takes 40.
+var certificateName = regexp.MustCompile(`^/CN=([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/OU=`)
 
+// certified is the identity whose certificate a session came with. The server has
+// verified it, whichever line of pg_hba.conf let the session in.
 func certified(name string) (innate.ObjectID, bool) {
-	found := commonName.FindAllStringSubmatch(name, 2)
-	if len(found) != 1 {
+	found := certificateName.FindStringSubmatch(name)
+	if found == nil {
 		return "", false
 	}
-	return innate.ObjectID(found[0][1]), true
+	return innate.ObjectID(found[1]), true
 }
 
 // end ends a session that the server lists: its client sees 57P01.

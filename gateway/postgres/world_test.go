@@ -304,7 +304,7 @@ func newHost(t testing.TB, told bool, options []postgrestest.Option) *world {
 	at := l.Addr().(*net.TCPAddr).AddrPort()
 	if told {
 		options = append([]postgrestest.Option{
-			postgrestest.WithHBA(strings.Join(postgres.HBA(orders, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), false), "\n")),
+			postgrestest.WithHBA(strings.Join(postgres.HBA(postgres.ByToken(orders, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))), "\n")),
 			postgrestest.WithIdent(postgres.Ident(here(t))),
 			postgrestest.WithEnv("LDAPTLS_CACERT="+filepath.Join(dir, postgres.CAFile), "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3"),
 			postgrestest.WithSetting("authentication_timeout", "10s"), postgrestest.WithSetting("log_connections", "on"),

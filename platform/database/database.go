@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -84,7 +85,7 @@ func Open(ctx context.Context, c Config) (_ *Database, err error) {
 	}
 	if d.Cluster, err = cluster.Start(ctx, cluster.Config{
 		Dir: filepath.Join(c.Dir, "postgres"), Identity: identity, Settings: settings,
-		HBA: strings.Join(postgres.HBA(c.Server, d.listen, false), "\n"), Ident: postgres.Ident(user),
+		HBA: strings.Join(postgres.HBA(postgres.ByToken(c.Server, d.listen)), "\n"), Ident: postgres.Ident(user),
 		Env: []string{"LDAPTLS_CACERT=" + filepath.Join(d.folder, postgres.CAFile), "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3"},
 	}); err != nil {
 		return nil, err
@@ -104,12 +105,10 @@ func (d *Database) prepare(ctx context.Context) error {
 		"GRANT pg_signal_backend, pg_read_all_stats TO "+postgres.Management); err != nil {
 		return err
 	}
-	a := d.config.Platform.Admin
-	if err := a.ARM(ctx, http.MethodPut, string(d.ID), map[string]any{"location": "local", "properties": map[string]any{
-		"fullyQualifiedDomainName": "localhost", "port": d.Port, "certificateAuthorities": string(d.Authorities),
-	}}, nil); err != nil {
+	if err := d.Authenticate(ctx, "token"); err != nil {
 		return err
 	}
+	a := d.config.Platform.Admin
 	var gateway struct {
 		Identity struct {
 			Principal innate.ObjectID `json:"principalId"`
@@ -124,6 +123,23 @@ func (d *Database) prepare(ctx context.Context) error {
 			"roleDefinitionId": authorization + "roleDefinitions/" + access.PostgreSQLGateway, "principalId": gateway.Identity.Principal,
 		},
 	}, nil)
+}
+
+// Authenticate makes the resource one at which clients log in by token or by
+// certificate. The server itself is told by Prepare.
+func (d *Database) Authenticate(ctx context.Context, by string) error {
+	return d.config.Platform.Admin.ARM(ctx, http.MethodPut, string(d.ID), map[string]any{"location": "local", "properties": map[string]any{
+		"fullyQualifiedDomainName": "localhost", "port": d.Port, "certificateAuthorities": string(d.Authorities), "authentication": by,
+	}}, nil)
+}
+
+// Host runs 'innate postgres prepare' or 'check' as the server's administrator
+// would, and returns what it says. The error is that of an exec.Cmd.
+func (d *Database) Host(ctx context.Context, command string, more ...string) (said string, err error) {
+	args := append([]string{"postgres", command, "--server", d.ID.Name(), "--connection", d.Connection(cluster.Superuser, cluster.Superuser),
+		"--gateway", d.listen.String(), "--dir", d.folder, "--user", d.User()}, more...)
+	out, err := exec.CommandContext(ctx, d.config.Program, args...).CombinedOutput()
+	return string(out), err
 }
 
 // StartGateway starts the gateway and returns when it decides log-ins.

@@ -39,6 +39,7 @@ func (s *Server) Faults(gateway error) (all []Fault) {
 	s.roleFaults(add)
 	s.environmentFaults(add)
 	s.authorityFaults(add)
+	s.certificateFaults(add)
 	if gateway != nil {
 		add(Missing, "start 'innate gateway postgres' there, and look at what it writes", "no gateway answers at %s: %v", s.config.Gateway, gateway)
 	}
@@ -50,7 +51,9 @@ func (s *Server) Faults(gateway error) (all []Fault) {
 type adder func(kind, do, format string, args ...any)
 
 func (s *Server) buildFaults(add adder) {
-	if s.version < 140000 {
+	if s.version < 140000 && s.config.Certificate {
+		add(Missing, "upgrade the server", "PostgreSQL %s cannot compare the whole name in a certificate (clientname): 14 is the oldest that can", s.release)
+	} else if s.version < 140000 {
 		add(Missing, "upgrade the server", "PostgreSQL %s cuts passwords near 1000 bytes, and a token is longer: 14 is the oldest that works", s.release)
 	}
 	if !s.ldap && !s.config.Certificate {
@@ -58,9 +61,6 @@ func (s *Server) buildFaults(add adder) {
 	}
 	if s.settings["ssl"] != "on" {
 		add(Missing, "set ssl = on with a certificate for the name that clients connect to", "TLS is off: a token would travel in clear, so log-ins by identity are refused")
-	}
-	if s.config.Certificate && s.settings["ssl_ca_file"] == "" {
-		add(Missing, "set ssl_ca_file to the platform's authority for PostgreSQL clients", "the server believes no authority of client certificates")
 	}
 	if s.loginTime() > longestLogin {
 		add(Advice, prepare, "a log-in may take %d s (authentication_timeout), and holds a connection meanwhile: 10 s is enough", s.loginTime())
@@ -80,7 +80,7 @@ func (s *Server) ruleFaults(add adder) {
 	asks := func(r rule) bool { return slices.Contains(r.Users, "+"+managed) && r.Method == method }
 	ours := !slices.ContainsFunc(s.rules, asks) // without a line of ours nothing comes before it
 	if ours {
-		add(Missing, prepare, "pg_hba.conf has no line that asks the gateway for the members of %s", managed)
+		add(Missing, prepare, "pg_hba.conf has no line by which the members of %s log in (%s)", managed, method)
 	}
 	for _, r := range s.rules {
 		switch {
@@ -120,7 +120,8 @@ func (s *Server) methodFaults(add adder, r rule) {
 		name, value, _ := strings.Cut(o, "=")
 		options[name] = value
 	}
-	if r.Method != "ldap" {
+	if r.Method == "cert" {
+		certificateRuleFaults(add, r, options)
 		return
 	}
 	if options["ldapscheme"] == "ldaps" {

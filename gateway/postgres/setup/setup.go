@@ -28,6 +28,7 @@ type Config struct {
 	Server      innate.ResourceID // or its name alone
 	Gateway     netip.AddrPort    // where it listens
 	CA          string            // path of its authority's certificate
+	Clients     string            // path of the authority that client certificates are of; the gateway writes it
 	User        string            // the operating system's, that the gateway runs as
 	Roles       []string          // that identities log in as; they are made when they are not there
 	Certificate bool              // clients log in by certificate, not by token
@@ -68,6 +69,8 @@ type role struct {
 	Superuser, LogsIn bool
 	Managed, Inherits bool // a member of innate_managed, and directly
 	MayEnd, MaySee    bool // of pg_signal_backend, of pg_read_all_stats
+	MayFind           bool // of pg_read_all_settings
+	MayReload         bool // call pg_reload_conf()
 }
 
 // Read asks a server, as a superuser, over its own socket.
@@ -91,7 +94,7 @@ func Read(ctx context.Context, conn *pgx.Conn, c Config) (*Server, error) {
 
 func (s *Server) readSettings(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `SELECT name, setting FROM pg_settings WHERE name = ANY($1)`, []string{
-		"server_version", "server_version_num", "hba_file", "ident_file", "ssl", "ssl_ca_file", "authentication_timeout", "log_connections", "config_file",
+		"server_version", "server_version_num", "hba_file", "ident_file", "ssl", "ssl_ca_file", "ssl_crl_file", "ssl_crl_dir", "data_directory", "authentication_timeout", "log_connections", "config_file",
 	})
 	if err != nil {
 		return err
@@ -133,7 +136,8 @@ func (s *Server) readRoles(ctx context.Context, conn *pgx.Conn) error {
 			UNION SELECT m.member, managed.depth + 1 FROM pg_auth_members m JOIN managed ON m.roleid = managed.oid)
 		SELECT rolname, rolsuper, rolcanlogin, EXISTS (SELECT FROM managed WHERE oid = r.oid AND depth > 0),
 			EXISTS (SELECT FROM managed WHERE oid = r.oid AND depth = 1),
-			pg_has_role(oid, 'pg_signal_backend', 'MEMBER'), pg_has_role(oid, 'pg_read_all_stats', 'MEMBER')
+			pg_has_role(oid, 'pg_signal_backend', 'MEMBER'), pg_has_role(oid, 'pg_read_all_stats', 'MEMBER'),
+			pg_has_role(oid, 'pg_read_all_settings', 'MEMBER'), has_function_privilege(oid, 'pg_reload_conf()', 'EXECUTE')
 		FROM pg_roles r`, managed)
 	if err != nil {
 		return err

@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
-	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"innate/gateway/postgres"
+	"innate/gateway/postgres/block"
 )
 
 const (
@@ -46,25 +46,57 @@ type Step struct {
 func (s *Server) Steps() (all []Step, err error) {
 	all = s.roleSteps()
 	all = append(all, s.settingSteps()...)
-	ident, err := blockStep("who may be "+management, s.settings["ident_file"], []string{postgres.Ident(s.config.User)}, Reload)
-	if err != nil {
-		return nil, err
-	}
-	hba, err := blockStep("who logs in by what", s.settings["hba_file"], postgres.HBA(s.config.Server, s.config.Gateway, s.config.Certificate), Reload)
-	if err != nil {
-		return nil, err
-	}
-	environment, err := s.environmentStep()
-	if err != nil {
-		return nil, err
-	}
 	// pg_hba.conf last: once it is in force, nothing of what it needs is missing.
-	for _, step := range []*Step{environment, ident, hba} {
+	for _, make := range []func() (*Step, error){s.environmentStep, s.authorityStep, s.authoritySetting, s.identStep, s.hbaStep} {
+		step, err := make()
+		if err != nil {
+			return nil, err
+		}
 		if step != nil {
 			all = append(all, *step)
 		}
 	}
 	return all, nil
+}
+
+// hbaStep is who logs in by what.
+func (s *Server) hbaStep() (*Step, error) {
+	method := postgres.ByToken(s.config.Server, s.config.Gateway)
+	if s.config.Certificate {
+		method = postgres.ByCertificate
+	}
+	return blockStep("who logs in by what", s.settings["hba_file"], postgres.HBA(method), Reload)
+}
+
+// identStep is who may be the gateway's role and, for log-ins by certificate, a
+// block that the gateway fills. Its rows are left as they are; where one logs in
+// by token they go.
+func (s *Server) identStep() (*Step, error) {
+	path, what := s.settings["ident_file"], "who may be "+management
+	before, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*Step, error) { return nil, fmt.Errorf("%s: %w", path, err) }
+	head, old, tail, _, err := own.Cut(before)
+	if err != nil {
+		return fail(err)
+	}
+	head, rows, tail, kept, err := postgres.Rows.Cut(head + tail)
+	if err != nil {
+		return fail(err)
+	}
+	lines := []string{postgres.Ident(s.config.User)}
+	after := own.Text(lines)
+	if kept {
+		old = append(append(old, string(postgres.Rows)), rows...)
+	}
+	if s.config.Certificate {
+		what += ", and the gateway's rows of who logs in by certificate"
+		after += postgres.Rows.Text(rows)
+		lines = append(append(lines, string(postgres.Rows)), rows...)
+	}
+	return difference(what, path, Reload, before, after+head+tail, old, lines), nil
 }
 
 func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
@@ -87,7 +119,10 @@ func (s *Server) roleSteps() (all []Step) {
 	if !gateway.MayEnd || !gateway.MaySee {
 		all = append(all, statement(AtOnce, "GRANT pg_signal_backend, pg_read_all_stats TO %s", management))
 	}
-	if s.config.Certificate {
+	if s.config.Certificate && !gateway.MayFind {
+		all = append(all, statement(AtOnce, "GRANT pg_read_all_settings TO %s", management)) // where pg_ident.conf is
+	}
+	if s.config.Certificate && !gateway.MayReload {
 		all = append(all, statement(AtOnce, "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO %s", management))
 	}
 	for _, name := range s.config.Roles {
@@ -126,7 +161,11 @@ func (s *Server) loginTime() int {
 	return n
 }
 
+// environmentStep is what libldap is told, which certificates have no use for.
 func (s *Server) environmentStep() (*Step, error) {
+	if s.config.Certificate {
+		return nil, nil
+	}
 	path, debian := s.environmentFile()
 	var lines []string
 	for _, v := range s.config.variables() {
@@ -152,27 +191,28 @@ func (s *Server) environmentStep() (*Step, error) {
 	return blockStep(what, path, lines, Restart)
 }
 
-// The marks of what is ours in a file.
-const (
-	begin = "# BEGIN innate: kept by 'innate postgres prepare', changes in here are lost"
-	end   = "# END innate"
-)
+// own is the mark of what is ours in a file.
+const own block.Mark = "# BEGIN innate: kept by 'innate postgres prepare', changes in here are lost"
 
 // blockStep puts our block at the head of a file, where the first line that
 // matches decides; nil when it is there already.
 func blockStep(what, path string, lines []string, needs string) (*Step, error) {
-	b, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	before, err := read(path)
+	if err != nil {
 		return nil, err
 	}
-	before := string(b)
-	rest, old, err := withoutBlock(before)
+	head, old, tail, _, err := own.Cut(before)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	after := begin + "\n" + strings.Join(lines, "\n") + "\n" + end + "\n" + rest
+	return difference(what, path, needs, before, own.Text(lines)+head+tail, old, lines), nil
+}
+
+// difference is the step from what a file is to what it is to be, shown by the
+// lines of ours that go and come; nil when there is none.
+func difference(what, path, needs, before, after string, old, lines []string) *Step {
 	if after == before {
-		return nil, nil
+		return nil
 	}
 	step := &Step{What: what, Path: path, Needs: needs, content: after}
 	for _, line := range old {
@@ -188,39 +228,27 @@ func blockStep(what, path string, lines []string, needs string) (*Step, error) {
 	if len(step.Added)+len(step.Removed) == 0 {
 		step.What += " (the block moves to the head of the file)"
 	}
-	return step, nil
+	return step
 }
 
-// withoutBlock is a file without our block, and the lines that were in it.
-func withoutBlock(content string) (rest string, block []string, err error) {
-	var out strings.Builder
-	inside := false
-	for line := range strings.Lines(content) {
-		bare := strings.TrimRight(line, "\r\n")
-		switch {
-		case strings.HasPrefix(bare, "# BEGIN innate:"):
-			if inside {
-				return "", nil, errors.New("it has the mark 'BEGIN innate' twice: mend it by hand")
-			}
-			inside = true
-		case bare == end && inside:
-			inside = false
-		case inside:
-			block = append(block, bare)
-		default:
-			out.WriteString(line)
-		}
+// read is a file's content; one that is not there is empty.
+func read(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
 	}
-	if inside {
-		return "", nil, errors.New("it has the mark 'BEGIN innate' and no 'END innate': mend it by hand")
-	}
-	return out.String(), block, nil
+	return string(b), nil
 }
 
 // Obstacle is what must be done before Apply can be: nil when nothing is.
 func (s *Server) Obstacle() error {
 	if s.settings["ssl"] != "on" {
 		return errors.New("TLS is off at this server, and it does not read lines that demand it: set ssl = on with a certificate for the name that clients connect to, reload, and come again")
+	}
+	if s.config.Certificate {
+		if _, _, err := s.clients(); err != nil {
+			return fmt.Errorf("the authority that client certificates are of is not here: %w: start the gateway, which fetches it, and come again", err)
+		}
 	}
 	return nil
 }
@@ -243,8 +271,30 @@ func Apply(ctx context.Context, conn *pgx.Conn, steps []Step) (left []Step, err 
 			}
 		}
 	}
-	_, err = conn.Exec(ctx, "SELECT pg_reload_conf()")
-	return left, err
+	return left, reload(ctx, conn)
+}
+
+// reload has the server read its files again, and returns when this session knows
+// of it. The postmaster tells sessions once it has read the settings.
+func reload(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var before, now time.Time
+	const last = "SELECT pg_conf_load_time()"
+	err := conn.QueryRow(ctx, last).Scan(&before)
+	if err == nil {
+		_, err = conn.Exec(ctx, "SELECT pg_reload_conf()")
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for err == nil && !now.After(before) {
+		<-tick.C
+		err = conn.QueryRow(ctx, last).Scan(&now)
+	}
+	if err != nil {
+		return fmt.Errorf("having the server read its files again: %w", err)
+	}
+	return nil
 }
 
 func applyFile(ctx context.Context, conn *pgx.Conn, step Step) error {
@@ -252,7 +302,7 @@ func applyFile(ctx context.Context, conn *pgx.Conn, step Step) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := write(step.Path, step.content); err != nil {
+	if err := block.Write(step.Path, step.content); err != nil {
 		return err
 	}
 	// The views read the files as they are now, before the server acts on them.
@@ -266,32 +316,5 @@ func applyFile(ctx context.Context, conn *pgx.Conn, step Step) error {
 	if err != nil { // no line is wrong, or there is no such view before PostgreSQL 15
 		return nil
 	}
-	return errors.Join(fmt.Errorf("%s is as it was before: with our lines the server cannot read %s", step.Path, fault), write(step.Path, string(before)))
-}
-
-// write replaces a file, and keeps its owner and mode.
-func write(path, content string) error {
-	mode, uid, gid := fs.FileMode(0o644), -1, -1
-	if info, err := os.Stat(path); err == nil {
-		mode = info.Mode().Perm()
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			uid, gid = int(st.Uid), int(st.Gid)
-		}
-	} else if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".innate-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // it is gone when all went well
-	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync())
-	if uid >= 0 {
-		err = errors.Join(err, f.Chown(uid, gid))
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return errors.Join(fmt.Errorf("%s is as it was before: with our lines the server cannot read %s", step.Path, fault), block.Write(step.Path, string(before)))
 }

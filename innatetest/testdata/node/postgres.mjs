@@ -2,12 +2,17 @@
 // executes each line of standard input: prints the first column of the first row,
 // or why there is none. Usage: node postgres.mjs [CONNECTS]; with a number it only
 // logs in so many times, through a pool, and counts the failures.
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import pg from "pg";
 
+// node-postgres looks at neither of these by itself.
+const { PGSSLCERT, PGSSLKEY } = process.env;
+const config = PGSSLCERT ? { ssl: { cert: readFileSync(PGSSLCERT), key: readFileSync(PGSSLKEY) } } : {};
+
 const [connects] = process.argv.slice(2);
 if (connects) {
-  const pool = new pg.Pool({ max: 4, maxUses: 1 });
+  const pool = new pg.Pool({ ...config, max: 4, maxUses: 1 });
   let failed = 0;
   for (let i = 0; i < Number(connects); i++) {
     try {
@@ -22,7 +27,7 @@ if (connects) {
   process.exit(0);
 }
 
-const client = new pg.Client();
+const client = new pg.Client(config);
 let ended;
 client.on("error", (refused) => (ended ??= refused)); // the session, between two queries
 await client.connect();
