@@ -55,7 +55,7 @@ func issueAssertion(alg jwt.Alg) func(context.Context, *bench) (contest, error) 
 			return contest{}, err
 		}
 		return b.beside(ctx, load{
-			Method: http.MethodPost, URL: "https://login." + st.Server.Platform.Domain + st.tokenPath(), Connections: benchConnections,
+			Method: http.MethodPost, URL: "https://login." + st.Server.Platform.Domain + st.tokenPath(), Connections: benchHosts,
 			Header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, Bodies: bodies,
 		}, st.dial("login", nil), nil, func(*http.Request) error {
 			digest := sha256.Sum256(make([]byte, signedBytes))

@@ -22,6 +22,11 @@ import (
 // benchConnections is how many clients ask at once.
 const benchConnections = 16
 
+// benchHosts is how many agents ask the token service at once. They wait for the
+// disk together: with a few, the rows that issue tokens would measure how long a
+// sync takes.
+const benchHosts = 64
+
 // A load is one request, or several in turns, sent over kept connections of
 // HTTP/1.1, or each over one of its own, for as long as it takes, each time when
 // the answer to the last has come.

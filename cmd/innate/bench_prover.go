@@ -136,7 +136,7 @@ func (st *stage) ask(ctx context.Context, cert *tls.Certificate, path string, in
 // load is the agent's request for a token.
 func (p *prover) load(audience string) load {
 	return load{
-		Method: http.MethodPost, URL: p.endpoint, Connections: benchConnections,
+		Method: http.MethodPost, URL: p.endpoint, Connections: benchHosts,
 		Header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"},
 		Body: url.Values{
 			"grant_type": {"client_credentials"}, "client_id": {string(p.client)},
