@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -125,9 +126,10 @@ func (t ticket) keep(dir string, g grant, key crypto.Signer, device string) erro
 	return writeState(dir, j, pair)
 }
 
-// ownFolder makes the folder for the host's key, or refuses one that others may look into.
+// ownFolder makes the folder for the host's key, or refuses one that others may look
+// into. What it is in must be the way to it for the agent's worker, who is not root.
 func ownFolder(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o755), os.MkdirAll(dir, 0o700)); err != nil {
 		return err
 	}
 	info, err := os.Stat(dir)

@@ -206,7 +206,8 @@ func (s *Server) serveSocket(ctx context.Context) error {
 }
 
 func listenSocket(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir := filepath.Dir(path)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o755), os.MkdirAll(dir, 0o700)); err != nil { // an agent's is beside it
 		return nil, err
 	}
 	if err := removeDead(path); err != nil {

@@ -52,7 +52,7 @@ func CreateIn(ctx context.Context, dir, domain string, dev bool, in seal.Keeper,
 	if err := checkDomain(domain); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o755), os.MkdirAll(dir, 0o700)); err != nil {
 		return err
 	}
 	if left, err := os.ReadDir(dir); err != nil {
