@@ -46,6 +46,7 @@ var may = map[string]string{
 	"agent/endpoint/endpointtest": "",
 	"agent/imds":                  "agent/caller agent/endpoint audit",
 	"agent/appservice":            "agent/caller agent/endpoint audit jsonobject",
+	"agent/unit":                  "",                          // what systemd says, and what it is told
 	"agent/opener":                "agent/caller agent/launch", // does what takes root, and decides nothing: no tokens, no HTTP
 	"agent":                       "audit audit/ship feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
 	"admin":                       "rest", // asks as any client would

@@ -36,6 +36,13 @@ func (s *apps) open(ctx context.Context) {
 	s.ctx = ctx
 }
 
+// ending reports whether the agent ends, and everything with it.
+func (s *apps) ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ctx == nil || s.ctx.Err() != nil
+}
+
 // wait returns when every generation is over; none starts any more.
 func (s *apps) wait() {
 	s.mu.Lock()

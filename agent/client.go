@@ -13,7 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"innate"
 	"innate/agent/appservice"
+	"innate/agent/opener"
 )
 
 // A RunRequest is a program to run as an app.
@@ -251,6 +253,47 @@ func Attach(socket, vm string, at Place) error {
 func Detach(socket, vm string) error {
 	_, err := ask(socket, request{Op: "detach", VM: vm})
 	return err
+}
+
+// AttachUnit asks the agent at socket whether a unit may be an app, for a drop-in to say so.
+func AttachUnit(socket, app, unit string) (Attachment, error) {
+	r, err := ask(socket, request{Op: "attach-unit", App: app, Unit: unit})
+	if err != nil {
+		return Attachment{}, err
+	}
+	if r.Attachment == nil {
+		return Attachment{}, errors.New("the agent did not say what the unit is")
+	}
+	return *r.Attachment, nil
+}
+
+// DetachUnit asks the agent at socket to close the endpoints of a unit, or of a
+// template's instances, that was an app.
+func DetachUnit(socket string, app innate.ResourceID, unit string) error {
+	_, err := ask(socket, request{Op: "detach-unit", App: string(app), Unit: unit})
+	return err
+}
+
+// A UnitStart is a unit that its service manager is about to start.
+type UnitStart struct {
+	App        string // name or id
+	Service    opener.Service
+	Invocation string   // the manager's id of this start, for the record
+	Env        []string // what the unit has by itself
+}
+
+// StartUnit asks the agent at socket for a generation, and returns the variables
+// that the unit is to have beside its own. An agent that starts, too, is waited for.
+func StartUnit(socket string, u UnitStart) ([]string, error) {
+	q := request{Op: "start-unit", App: u.App, Service: &u.Service, Invocation: u.Invocation, Env: u.Env}
+	late := time.Now().Add(returning)
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		r, err := ask(socket, q)
+		if !errors.Is(err, errNoAgent) && !errors.Is(err, errHungUp) || time.Now().After(late) {
+			return r.Env, err
+		}
+		time.Sleep(pause)
+	}
 }
 
 // ReadStatus asks the agent at socket what it is, holds and runs.

@@ -137,11 +137,14 @@ func (a *Agent) serveClient(ctx context.Context, l *line, by uint32) {
 	case "end", "rotate", "env", "ps":
 		r, err := a.tend(ctx, q, by)
 		a.answer(l, r, err)
+	case "attach-unit", "start-unit", "detach-unit":
+		r, err := a.tendUnit(ctx, q, by)
+		a.answer(l, r, err)
 	case "attach", "detach", "status":
 		r, err := a.manage(ctx, l, q, by)
 		a.answer(l, r, err)
 	default:
-		a.answer(l, report{}, fmt.Errorf("the agent knows no %q: want run, rejoin, exec, logs, end, rotate, env, ps, attach, detach or status", q.Op))
+		a.answer(l, report{}, fmt.Errorf("the agent knows no %q: want run, rejoin, exec, logs, end, rotate, env, ps, attach-unit, start-unit, detach-unit, attach, detach or status", q.Op))
 	}
 }
 

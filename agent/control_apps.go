@@ -88,7 +88,7 @@ func (a *Agent) instancesFor(ctx context.Context, action string, q request, by u
 	}
 	found := a.apps.instances(p.Resource, q.Generation)
 	if len(found) == 0 {
-		return nil, noGeneration(p, q.Generation)
+		return nil, a.apps.noGeneration(p, q.Generation)
 	}
 	return found, nil
 }

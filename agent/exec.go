@@ -99,13 +99,16 @@ func (a *Agent) lookInto(p *client.Placement, number int, by uint32) (*Generatio
 	}
 	found := a.apps.instances(p.Resource, number)
 	if len(found) == 0 {
-		return nil, noGeneration(p, number)
+		return nil, a.apps.noGeneration(p, number)
 	}
 	return found[0].current(), nil
 }
 
-// noGeneration says that nothing runs; number 0 means that anything would have done.
-func noGeneration(p *client.Placement, number int) error {
+// noGeneration says that nothing runs that is ours; number 0 means that anything would have done.
+func (s *apps) noGeneration(p *client.Placement, number int) error {
+	if units := s.units(p.Resource); len(units) > 0 {
+		return fmt.Errorf("%s runs here as %s: its programs are the service manager's to start, end and look into (systemctl)", p.Name, strings.Join(units, ", "))
+	}
 	if number == 0 {
 		return fmt.Errorf("%s does not run here", p.Name)
 	}

@@ -34,6 +34,7 @@ type Started struct {
 	Serves     int               `json:"serves,omitempty"` // port at which the program itself is to listen; 0: none was given
 	Cgroup     string            `json:"cgroup,omitempty"` // directory; empty where the agent may make none
 	Isolated   bool              `json:"isolated,omitempty"`
+	Unit       string            `json:"unit,omitempty"`             // of the service manager, which starts and ends its programs; empty: we do
 	Assurance  innate.Assurance  `json:"assurance"`                  // how surely its calls are recognised
 	Why        string            `json:"notBetterBecause,omitempty"` // no more surely
 	Created    time.Time         `json:"created"`
@@ -54,7 +55,7 @@ type Generation struct {
 
 	home     *opener.Home    // nil: lent, there is none
 	diag     *caller.Diag    // of its own network namespace; nil: the host's sees its callers
-	process  *opener.Process // nil: lent, there is none
+	process  *opener.Process // nil: lent, there is none, or a unit's, which we do not know
 	endpoint *appservice.Endpoint
 	secrets  *secrets // nil: no setting refers to one
 	logins   *logins  // nil: it has no log-in at a PostgreSQL server
@@ -135,24 +136,29 @@ type program struct {
 	instance              string           // id of the one that it is a run of
 	shape                 appservice.Shape // of its endpoint
 	isolate               bool
-	user                  string // of the host; empty: the app's own
-	serves                bool   // it listens where PORT says: there is a path to ask whether it is well
+	user                  string          // of the host; empty: the app's own
+	service               *opener.Service // a unit that the service manager is about to start; nil: args are started
+	serves                bool            // it listens where PORT says: there is a path to ask whether it is well
 }
 
 // start makes all that is a generation, and the process among it. The
-// generation ends with ctx.
-func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Generation, err error) {
-	a := s.agent
+// generation ends with ctx; nil means with the agent.
+func (s *apps) start(ctx context.Context, p *client.Placement, r program) (*Generation, []string, error) {
 	g, ctx, err := s.add(ctx, p.Resource)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	started := false
-	defer func() {
-		if !started {
-			s.discard(g)
-		}
-	}()
+	env, err := s.begin(ctx, g, p, r)
+	if err != nil {
+		s.discard(g)
+		return nil, nil, err
+	}
+	return g, env, nil
+}
+
+// begin is start for a generation that has its place; env is what its programs are given.
+func (s *apps) begin(ctx context.Context, g *Generation, p *client.Placement, r program) (env []string, err error) {
+	a := s.agent
 	if err = s.settle(ctx, g, r); err != nil {
 		return nil, err
 	}
@@ -168,7 +174,7 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 		settings = append(settings, "PORT="+strconv.Itoa(g.Serves))
 	}
 	g.Endpoint = r.shape
-	endpoint, env, err := s.endpoint(g, g.home.Listener)
+	endpoint, told, err := s.endpoint(g, g.home.Listener)
 	if err != nil {
 		return nil, err
 	}
@@ -176,25 +182,16 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 	if err != nil {
 		return nil, err
 	}
+	env = environment(told, a.direct(), r.env, a.config.Env, logins, settings)
 	serving, shut := g.serve(ctx, endpoint)
 	if err = s.record(ctx, "start-app", g, nil); err == nil {
-		g.process, err = g.home.Start(opener.Program{
-			Args: r.args, Dir: r.dir, Env: environment(env, a.direct(), r.env, a.config.Env, logins, settings),
-		}, [3]*os.File{r.stdin, r.stdout, r.stderr})
-	}
-	if err == nil {
-		if g.PID = g.process.PID; a.local == nil {
-			if err = g.note(r); err != nil {
-				err = errors.Join(err, g.home.Kill())
-			}
-		}
+		err = g.run(r, env, a.local == nil)
 	}
 	if err != nil {
 		shut()
 		<-serving
 		return nil, err
 	}
-	started = true
 	close(g.begun)
 	if g.secrets != nil {
 		g.secrets.follow(ctx, g)
@@ -203,7 +200,25 @@ func (s *apps) start(ctx context.Context, p *client.Placement, r program) (_ *Ge
 		g.logins.follow(ctx)
 	}
 	go s.attend(ctx, g, serving, shut)
-	return g, nil
+	return env, nil
+}
+
+// run starts the first process, unless that is a service manager's to do, and
+// writes the generation down when it is to outlive this agent.
+func (g *Generation) run(r program, env []string, outlives bool) (err error) {
+	if r.service == nil {
+		files := [3]*os.File{r.stdin, r.stdout, r.stderr}
+		if g.process, err = g.home.Start(opener.Program{Args: r.args, Dir: r.dir, Env: env}, files); err != nil {
+			return err
+		}
+		g.PID = g.process.PID
+	}
+	if outlives {
+		if err = g.note(r); err != nil && g.process != nil {
+			err = errors.Join(err, g.home.Kill())
+		}
+	}
+	return err
 }
 
 // serve has the endpoint of g answer before the app can ask, and until it can ask
@@ -222,10 +237,13 @@ func (g *Generation) serve(ctx context.Context, e *appservice.Endpoint) (serving
 // settle makes the home of g, and what sees its callers there.
 func (s *apps) settle(ctx context.Context, g *Generation, r program) (err error) {
 	here := s.agent.host()
-	if g.home, err = opener.Make(ctx, s.agent.opener, opener.Want{App: g.App, Number: g.Generation, Isolate: r.isolate, User: r.user}); err != nil {
+	if g.home, err = opener.Make(ctx, s.agent.opener, opener.Want{App: g.App, Number: g.Generation, Isolate: r.isolate, User: r.user, Service: r.service}); err != nil {
 		return err
 	}
 	g.UID, g.Cgroup, g.CgroupID, g.Isolated = g.home.UID, g.home.Cgroup, g.home.CgroupID, g.home.Isolated
+	if r.service != nil {
+		g.Unit = r.service.Unit
+	}
 	g.Assurance = here.proofOf(r.isolate)
 	if why := here.why(); why != nil {
 		g.Why = why.Error()
@@ -263,7 +281,7 @@ func (s *apps) takeAway(g *Generation) {
 	if g.diag != nil {
 		errs = append(errs, g.diag.Close())
 	}
-	if g.home != nil {
+	if g.home != nil && (g.Unit == "" || !s.ending()) { // a unit goes on, and a next agent may find it as it was
 		errs = append(errs, g.home.Remove())
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -319,6 +337,10 @@ func (s *apps) endpointConfig(g *Generation, l *net.TCPListener) appservice.Conf
 // attend sees a generation to its end: its last process gone, or told to end.
 func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error, shut func()) {
 	a := s.agent
+	if g.Unit != "" {
+		s.attendUnit(ctx, g, serving, shut)
+		return
+	}
 	go func() {
 		defer close(g.exited)
 		g.status, g.err = g.process.Wait()
@@ -328,7 +350,7 @@ func (s *apps) attend(ctx context.Context, g *Generation, serving <-chan error, 
 		if g.Cgroup == "" {
 			<-g.exited
 		}
-		<-g.home.Empty()
+		<-g.home.Empty(context.Background())
 	}()
 	select {
 	case <-g.lastGone:
@@ -361,6 +383,9 @@ func (s *apps) record(ctx context.Context, action string, g *Generation, detail 
 		detail = map[string]string{}
 	}
 	detail["generation"] = strconv.Itoa(g.Generation)
+	if g.Unit != "" {
+		detail["unit"] = g.Unit
+	}
 	return a.audit.Record(ctx, audit.Event{
 		Time: a.config.Now(), Action: action, Allowed: true, Target: string(g.App), Name: g.App.Name(),
 		Host: string(a.machine.Machine), Assurance: g.Assurance, Detail: detail,

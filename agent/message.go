@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"innate/agent/appservice"
+	"innate/agent/opener"
 )
 
 // The agent's socket speaks JSON, one message a line. A client sends one
@@ -33,6 +34,10 @@ import (
 //	{"op":"rotate","app":NAME,"generation":N,"now":BOOL} → {"done":true} when the old one is over
 //	{"op":"env","app":NAME,"generation":N}             → {"env":[…]}, secrets masked
 //	{"op":"ps"}                                        → {"running":[…]}, what the caller may run
+//	{"op":"attach-unit","app":NAME,"unit":UNIT}        → {"attachment":{…}}
+//	{"op":"start-unit","app":NAME,"service":{…},"invocation":ID,"env":[…]}
+//	                                                   → {"env":[…]}, what the unit is to have more
+//	{"op":"detach-unit","app":NAME,"unit":UNIT}        → {"done":true} when its endpoint is closed
 //	{"op":"attach","vm":NAME,"place":{…}}              → {"done":true}
 //	  + the network namespace, if the place names one
 //	{"op":"detach","vm":NAME}                          → {"done":true}
@@ -40,9 +45,9 @@ import (
 //
 // Generation 0 means all of the app that run; of exec and env, the oldest. Any
 // answer may be {"error":TEXT} instead. Who is asking is the kernel's to say
-// (SO_PEERCRED): run, end and rotate are for root and whoever may run as the
-// app, exec and env for root and whoever may look into it, logs for either, the
-// rest for root and the agent's own uid.
+// (SO_PEERCRED): run, end, rotate, attach-unit and detach-unit are for root and
+// whoever may run as the app, exec and env for root and whoever may look into it,
+// logs for either, start-unit for root, the rest for root and the agent's own uid.
 
 const (
 	maxMessage = 1 << 20 // of a line: an environment and arguments
@@ -66,6 +71,9 @@ type request struct {
 	Follow     bool             `json:"follow,omitempty"`
 	Now        bool             `json:"now,omitempty"`
 	Instance   string           `json:"instance,omitempty"`
+	Unit       string           `json:"unit,omitempty"`
+	Service    *opener.Service  `json:"service,omitempty"`
+	Invocation string           `json:"invocation,omitempty"`
 	VM         string           `json:"vm,omitempty"`
 	Place      *Place           `json:"place,omitempty"`
 }
@@ -77,15 +85,16 @@ type note struct {
 
 // A report is what the agent answers.
 type report struct {
-	Error    string    `json:"error,omitempty"`
-	Started  *Started  `json:"started,omitempty"`
-	Instance string    `json:"instance,omitempty"` // what to rejoin when the line is cut
-	Exit     *int      `json:"exit,omitempty"`
-	Status   *Status   `json:"status,omitempty"`
-	Running  []Running `json:"running,omitempty"`
-	Env      []string  `json:"env,omitempty"`
-	Text     []byte    `json:"text,omitempty"`
-	Done     bool      `json:"done,omitempty"`
+	Error      string      `json:"error,omitempty"`
+	Started    *Started    `json:"started,omitempty"`
+	Instance   string      `json:"instance,omitempty"` // what to rejoin when the line is cut
+	Exit       *int        `json:"exit,omitempty"`
+	Status     *Status     `json:"status,omitempty"`
+	Running    []Running   `json:"running,omitempty"`
+	Env        []string    `json:"env,omitempty"`
+	Attachment *Attachment `json:"attachment,omitempty"`
+	Text       []byte      `json:"text,omitempty"`
+	Done       bool        `json:"done,omitempty"`
 }
 
 // A line is a connection that carries messages and the files sent with them.

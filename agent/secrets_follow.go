@@ -95,7 +95,7 @@ func (k *secrets) renew(ctx context.Context, g *Generation, f *found, log *slog.
 		return err
 	}
 	log.Info("a secret changed: its file has the new value", "settings", f.settings)
-	if k.signal == 0 {
+	if k.signal == 0 || g.process == nil { // to a unit's, the service manager alone sends any
 		return nil
 	}
 	if err := g.process.SignalFirst(k.signal); err != nil && !errors.Is(err, os.ErrProcessDone) {

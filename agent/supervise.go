@@ -240,7 +240,7 @@ func (i *Instance) start(ctx context.Context) (*Generation, error) {
 		r.stderr = r.stdout
 	}
 	r.told, r.instance = told, i.ID
-	g, err := i.apps.start(ctx, p, r)
+	g, _, err := i.apps.start(ctx, p, r)
 	switch {
 	case told == nil:
 	case err != nil:

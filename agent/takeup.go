@@ -107,7 +107,7 @@ func (a *Agent) takeUp(ctx context.Context) error {
 	}
 	for _, id := range left.Homes {
 		if err := a.takeUpHome(ctx, id, instances); err != nil {
-			a.config.Log.Error("an app cannot be taken up; it is ended", "generation", id, "err", err)
+			a.config.Log.Error("an app cannot be taken up", "generation", id, "err", err)
 		}
 	}
 	for _, i := range instances {
@@ -189,16 +189,25 @@ func (a *Agent) takeUpHome(ctx context.Context, id string, instances map[string]
 	var n generationNote
 	err = json.Unmarshal(left.Note, &n)
 	i := instances[n.Instance]
-	if err != nil || i == nil || left.First == nil || n.Cgroup != left.Cgroup || n.CgroupID != left.CgroupID || n.UID != left.UID {
+	whole := err == nil && n.Cgroup == left.Cgroup && n.CgroupID == left.CgroupID && n.UID == left.UID
+	if left.Service != nil {
+		whole = whole && n.Unit == left.Service.Unit
+	} else {
+		whole = whole && i != nil && left.First != nil
+	}
+	if !whole {
 		for _, f := range left.Files {
 			f.Close()
 		}
-		return errors.Join(errors.New("it was just starting, or is not written down whole"), left.Kill(), left.Home.Remove())
+		return errors.Join(errors.New("it was just starting, or is not written down whole"), endLeft(left))
 	}
 	g := newGeneration(n.App, n.Generation, n.Created)
 	g.birth, g.share, g.home, g.process = n.birth, n.Share, left.Home, left.First
 	if err := a.apps.again(ctx, g, n, left); err != nil {
-		return errors.Join(err, left.Kill(), left.Home.Remove())
+		return errors.Join(err, endLeft(left))
+	}
+	if i == nil {
+		return nil
 	}
 	if len(left.Files) == 1 && i.journal != nil {
 		i.tell(left.Files[0], g)
@@ -209,6 +218,14 @@ func (a *Agent) takeUpHome(ctx context.Context, id string, instances map[string]
 		i.former = append(i.former, g)
 	}
 	return nil
+}
+
+// endLeft ends what cannot be taken up. Of a unit only the endpoint is ours to end.
+func endLeft(left *opener.Again) error {
+	if left.Service != nil {
+		return errors.Join(fmt.Errorf("it has no identity until 'systemctl restart %s'", left.Service.Unit), left.Home.Remove())
+	}
+	return errors.Join(left.Kill(), left.Home.Remove())
 }
 
 // again serves a generation that runs.

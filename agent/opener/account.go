@@ -70,7 +70,10 @@ func readAccount(u *user.User) (*account, error) {
 
 // accountOf is under whom the programs of an app run.
 func (l *Local) accountOf(o Order) (*account, error) {
-	if o.User != "" {
+	switch {
+	case o.Service != nil:
+		return l.accountOfUnit(*o.Service)
+	case o.User != "":
 		return l.lends(o.User)
 	}
 	uid := uint32(os.Getuid())

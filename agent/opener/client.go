@@ -86,14 +86,15 @@ type Home struct {
 // A Want is what a home is to be.
 type Want struct {
 	App     innate.ResourceID
-	Number  int    // of the generation
-	Isolate bool   // in a network namespace of its own
-	User    string // of the host, under whom its programs run; empty: the app's own uid
+	Number  int      // of the generation
+	Isolate bool     // in a network namespace of its own
+	User    string   // of the host, under whom its programs run; empty: the app's own uid
+	Service *Service // its programs are this unit's; nil: they are started in the home
 }
 
 // Make makes the home of a generation.
 func Make(ctx context.Context, by Opener, w Want) (*Home, error) {
-	a, files, err := by.Do(ctx, Order{Op: "make", App: w.App, Number: w.Number, Isolate: w.Isolate, User: w.User})
+	a, files, err := by.Do(ctx, Order{Op: "make", App: w.App, Number: w.Number, Isolate: w.Isolate, User: w.User, Service: w.Service})
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +209,13 @@ func (h *Home) FreePort() (int, error) {
 	return a.Port, err
 }
 
-// Empty is closed when the last process has ended; ask after Start.
-func (h *Home) Empty() <-chan struct{} {
+// Empty is closed when the last process has ended, a unit's when the unit has, or
+// when ctx ends; ask after Start.
+func (h *Home) Empty(ctx context.Context) <-chan struct{} {
 	empty := make(chan struct{})
 	go func() {
 		defer close(empty)
-		h.tell(Order{Op: "empty"}) // without an opener there is nothing left
+		h.do(ctx, Order{Op: "empty"}) // without an opener there is nothing left
 	}()
 	return empty
 }

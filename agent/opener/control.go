@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // SocketFile is the agent's socket, in Config.Runtime.
@@ -61,21 +63,27 @@ func listenAt(runtime string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// sweepFolders removes the folders of generations that are not; l.mu is held.
+// sweepFolders removes the folders of generations that are not, and their units'
+// variables; l.mu is held.
 func (l *Local) sweepFolders() error {
-	for kind := range kinds {
-		kept := map[string]bool{}
-		for _, h := range l.homes {
-			kept[filepath.Base(h.folder(kind))] = true
+	kept := map[string]bool{}
+	for _, h := range l.homes {
+		for kind := range kinds {
+			kept[h.folder(kind)] = true
 		}
+		if h.Service != nil {
+			kept[h.variables()] = true
+		}
+	}
+	for _, kind := range append(slices.Sorted(maps.Keys(kinds)), unitsDir) {
 		dir := filepath.Join(l.config.Runtime, kind)
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		for _, e := range entries {
-			if !kept[e.Name()] {
-				err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+			if path := filepath.Join(dir, e.Name()); !kept[path] {
+				err = errors.Join(err, os.RemoveAll(path))
 			}
 		}
 		if err != nil {

@@ -75,7 +75,7 @@ func (h *home) seenAt(kind string) string {
 	switch {
 	case kinds[kind].at != "":
 		return kinds[kind].at
-	case h.local.ground().facts.NoMounts == "":
+	case h.unit == nil && h.local.ground().facts.NoMounts == "":
 		return filepath.Dir(h.folder(kind))
 	}
 	return h.folder(kind)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -31,16 +32,19 @@ type Told struct {
 	Cgroup   string `json:"cgroup,omitempty"`   // directory; empty: none may be made
 	CgroupID uint64 `json:"cgroupId,omitempty"` // a directory made again under the same name has another
 	Isolated bool   `json:"isolated,omitempty"` // in a network namespace of its own
+
+	Service *Service `json:"service,omitempty"` // nil: its programs are started by us
 }
 
 // A home is where one generation lives and is heard.
 type home struct {
 	Told
 	local    *Local
-	groups   []uint32       // of the uid, its own first
-	cgroup   *launch.Cgroup // nil: none may be made
-	ns       *os.File       // nil: our own network namespace
-	listener *os.File       // of the endpoint
+	groups   []uint32        // of the uid, its own first
+	cgroup   *launch.Cgroup  // nil: none may be made
+	unit     *launch.Watched // of Service, instead of cgroup
+	ns       *os.File        // nil: our own network namespace
+	listener *os.File        // of the endpoint
 
 	mu        sync.Mutex
 	over      bool
@@ -86,6 +90,9 @@ func (l *Local) make(_ context.Context, o Order, _ []*os.File) (_ Answer, _ []*o
 	if o.Number < 1 {
 		return Answer{}, nil, fmt.Errorf("generation %d: want 1 or more", o.Number)
 	}
+	if o.Service != nil && (o.Isolate || o.User != "") {
+		return Answer{}, nil, errors.New("a unit's user and network are its service manager's to give")
+	}
 	if o.Isolate && !l.root {
 		return Answer{}, nil, errors.New("a network namespace of its own: only an agent that is root can make one")
 	}
@@ -94,7 +101,7 @@ func (l *Local) make(_ context.Context, o Order, _ []*os.File) (_ Answer, _ []*o
 		return Answer{}, nil, err
 	}
 	h := &home{local: l, groups: under.groups, processes: map[int]*launch.Process{}, folders: map[string]bool{}}
-	h.ID, h.UID, h.Isolated = name+"/g"+strconv.Itoa(o.Number), under.uid, o.Isolate
+	h.ID, h.UID, h.Isolated, h.Service = name+"/g"+strconv.Itoa(o.Number), under.uid, o.Isolate, o.Service
 	if err := l.enter(h); err != nil {
 		return Answer{}, nil, err
 	}
@@ -103,11 +110,15 @@ func (l *Local) make(_ context.Context, o Order, _ []*os.File) (_ Answer, _ []*o
 			err = errors.Join(err, l.raze(h))
 		}
 	}()
-	if cgroups := l.ground().cgroups; cgroups != nil {
-		if h.cgroup, err = cgroups.Make(h.ID); err != nil {
-			return Answer{}, nil, err
+	if o.Service != nil {
+		err = h.adopt()
+	} else if cgroups := l.ground().cgroups; cgroups != nil {
+		if h.cgroup, err = cgroups.Make(h.ID); err == nil {
+			h.Cgroup, h.CgroupID = h.cgroup.Path(), h.cgroup.ID
 		}
-		h.Cgroup, h.CgroupID = h.cgroup.Path(), h.cgroup.ID
+	}
+	if err != nil {
+		return Answer{}, nil, err
 	}
 	if o.Isolate {
 		if h.ns, err = launch.NewNamespace(); err != nil {
@@ -130,6 +141,11 @@ func (l *Local) enter(h *home) error {
 		return fmt.Errorf("generation %s is there already", h.ID)
 	case len(l.homes) >= mostHomes:
 		return fmt.Errorf("%d generations are there already: end some", mostHomes)
+	}
+	for _, other := range l.homes {
+		if h.Service != nil && other.Service != nil && h.variables() == other.variables() && h.Service.Unit != other.Service.Unit {
+			return fmt.Errorf("%s and %s differ in backslashes alone, and systemd would read the variables of both from one file", h.Service.Unit, other.Service.Unit)
+		}
 	}
 	l.homes[h.ID] = h
 	return nil
@@ -228,16 +244,19 @@ func (h *home) diag(context.Context, Order, []*os.File) (Answer, []*os.File, err
 
 // held searches for who holds a caller's socket, where the kernel names no cgroup.
 func (h *home) held(_ context.Context, o Order, _ []*os.File) (Answer, []*os.File, error) {
-	if h.cgroup == nil || o.Caller == nil || o.Caller.UID != h.UID {
+	if h.Cgroup == "" || o.Caller == nil || o.Caller.UID != h.UID {
 		return Answer{}, nil, caller.ErrUnknownCgroup
 	}
-	return Answer{}, nil, caller.HeldIn(h.cgroup.Path(), *o.Caller)
+	return Answer{}, nil, caller.HeldIn(h.Cgroup, *o.Caller)
 }
 
 // signal sends a signal to every process of the home, or to one that was started.
 func (h *home) signal(_ context.Context, o Order, _ []*os.File) (Answer, []*os.File, error) {
 	if o.Signal < 1 || o.Signal > 64 {
 		return Answer{}, nil, fmt.Errorf("signal %d: there is none", o.Signal)
+	}
+	if h.unit != nil {
+		return Answer{}, nil, errManagers
 	}
 	if o.To == toAll && h.cgroup != nil {
 		return Answer{}, nil, h.cgroup.Signal(o.Signal)
@@ -270,7 +289,7 @@ const (
 
 // kill ends every process of the home.
 func (h *home) kill(ctx context.Context, _ Order, _ []*os.File) (Answer, []*os.File, error) {
-	if h.cgroup == nil {
+	if h.cgroup == nil { // a unit's is never ours to kill
 		return h.signal(ctx, Order{Signal: syscall.SIGKILL, To: toAll}, nil)
 	}
 	err := h.cgroup.Kill()
@@ -282,16 +301,24 @@ func (h *home) kill(ctx context.Context, _ Order, _ []*os.File) (Answer, []*os.F
 
 // members counts the processes; without a cgroup that is not known.
 func (h *home) members(context.Context, Order, []*os.File) (Answer, []*os.File, error) {
-	if h.cgroup == nil {
+	of := interface{ Members() ([]int, error) }(h.cgroup)
+	switch {
+	case h.unit != nil:
+		of = h.unit
+	case h.cgroup == nil:
 		return Answer{}, nil, nil
 	}
-	pids, err := h.cgroup.Members()
+	pids, err := of.Members()
 	return Answer{Count: len(pids)}, nil, err
 }
 
 // empty waits until the last process has ended: the kernel says so of a cgroup;
-// without one, the first process's end must do.
+// without one, the first process's end must do. A unit has ended when its cgroup is
+// taken away.
 func (h *home) empty(ctx context.Context, _ Order, _ []*os.File) (Answer, []*os.File, error) {
+	if h.unit != nil {
+		return Answer{}, nil, h.unit.Gone(ctx)
+	}
 	if h.cgroup == nil {
 		h.mu.Lock()
 		p := h.first
@@ -343,8 +370,26 @@ func (l *Local) raze(h *home) error {
 	return err
 }
 
-// close closes what a home holds open and removes its files. Its processes are gone, or killed.
+// close lets go of a home and removes its files. Its processes are gone, or killed.
 func (h *home) close() error {
+	errs := []error{h.letGo()}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for kind := range h.folders {
+		if err := os.RemoveAll(h.folder(kind)); err != nil {
+			errs = append(errs, fmt.Errorf("removing the app's %s: %w", kind, err))
+		}
+	}
+	if h.Service != nil {
+		if err := os.Remove(h.variables()); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// letGo closes what a home holds open.
+func (h *home) letGo() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.over = true
@@ -358,11 +403,6 @@ func (h *home) close() error {
 	if h.ns != nil {
 		errs = append(errs, h.ns.Close())
 		h.ns = nil
-	}
-	for kind := range h.folders {
-		if err := os.RemoveAll(h.folder(kind)); err != nil {
-			errs = append(errs, fmt.Errorf("removing the app's %s: %w", kind, err))
-		}
 	}
 	return errors.Join(errs...)
 }

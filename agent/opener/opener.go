@@ -18,6 +18,8 @@
 //     and under those users of the host whom the operator lends, in cgroups and
 //     network namespaces that the opener made;
 //   - signal and end what was started so, and read its environment;
+//   - serve units of the host's service manager, and put variables into those that
+//     root has made apps; their processes it cannot touch;
 //   - put files in the folders of generations, owned by the app, under plain
 //     names, and take them away;
 //   - listen on 127.0.0.1 at ports of the kernel's choosing, and at
@@ -262,7 +264,8 @@ func (l *Local) probeSearch(context.Context, Order, []*os.File) (Answer, []*os.F
 	return Answer{}, nil, d.ProbeHolders(dir)
 }
 
-// Close ends every process that was started and removes what was made.
+// Close ends every process that was started and removes what was made; of units, the
+// records and files stay.
 func (l *Local) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -280,7 +283,11 @@ func (l *Local) Close() error {
 		os.Remove(g.process) // the last agent succeeds
 	}
 	for id, h := range l.homes {
-		errs = append(errs, h.close(), l.unsave(homeRecords, id))
+		if h.unit != nil && l.config.Held != "" { // the unit goes on, and its port may come back to a next opener
+			errs = append(errs, h.letGo())
+		} else {
+			errs = append(errs, h.close(), l.unsave(homeRecords, id))
+		}
 		delete(l.homes, id)
 	}
 	for n, k := range l.kept {

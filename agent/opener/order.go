@@ -18,6 +18,7 @@ import (
 //	control                                    the agent's socket
 //	lends     User                             whether apps may run under the user
 //	make      App, Number, Isolate, User       → Home; and the listener of its endpoint
+//	make      App, Number, Service             → the same, of a unit
 //	folder    Home, Folder                     → Path; it is made, and is empty
 //	write     Home, Folder, Name, Content      → Changed
 //	unlink    Home, Folder, Name
@@ -50,6 +51,7 @@ type Order struct {
 	Number  int               `json:"number,omitempty"`
 	Isolate bool              `json:"isolate,omitempty"`
 	User    string            `json:"user,omitempty"` // of the host; empty: the app's own uid
+	Service *Service          `json:"service,omitempty"`
 	Home    string            `json:"home,omitempty"`
 	Folder  string            `json:"folder,omitempty"`
 	Name    string            `json:"name,omitempty"`
@@ -71,6 +73,14 @@ type Program struct {
 	Env    []string `json:"env,omitempty"`    // exactly what it sees
 	Beside bool     `json:"beside,omitempty"` // the first: it has the environment and the directory of that one
 	Files  [3]bool  `json:"files"`            // which of standard input, output and error come with the order; others are /dev/null
+}
+
+// A Service is a unit that is a generation.
+type Service struct {
+	Unit   string `json:"unit"`
+	Cgroup string `json:"cgroup"` // path in the hierarchy of the one that its service manager made
+	UID    uint32 `json:"uid"`    // of its processes
+	GID    uint32 `json:"gid"`
 }
 
 // An Answer is what came of an order.

@@ -33,6 +33,8 @@ func (h *home) start(_ context.Context, o Order, files []*os.File) (Answer, []*o
 	switch {
 	case h.over:
 		return Answer{}, nil, errOver
+	case h.unit != nil:
+		return Answer{}, nil, errManagers
 	case h.first == nil && o.Program.Beside:
 		return Answer{}, nil, errors.New("there is nothing yet to run beside")
 	case h.first != nil && !o.Program.Beside:

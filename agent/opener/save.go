@@ -89,16 +89,19 @@ func (l *Local) unsave(kind, name string) error {
 
 // save writes a home down; h.mu is held. One without a note is not taken up again.
 func (h *home) save() error {
-	if h.kept == nil || h.first == nil {
+	if h.kept == nil || h.first == nil && h.unit == nil {
 		return nil
 	}
-	r := homeRecord{Told: h.Told, Groups: h.groups, Dir: h.dir, PID: h.first.PID, Note: h.kept.content, Files: len(h.kept.files)}
+	r := homeRecord{Told: h.Told, Groups: h.groups, Dir: h.dir, Note: h.kept.content, Files: len(h.kept.files)}
 	for kind := range h.folders {
 		r.Folders = append(r.Folders, kind)
 	}
-	var err error
-	if r.Born, err = h.first.Born(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
+	if h.first != nil {
+		var err error
+		r.PID = h.first.PID
+		if r.Born, err = h.first.Born(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
 	}
 	return h.local.put(homeRecords, h.ID, r)
 }
@@ -252,6 +255,9 @@ func (l *Local) restoreHome(r homeRecord, files map[string]*os.File) error {
 	}
 	for _, kind := range r.Folders {
 		h.folders[kind] = true
+	}
+	if r.Service != nil {
+		return l.restoreUnit(h, whole)
 	}
 	if g := l.ground(); r.Cgroup != "" && g.cgroups != nil {
 		var err error

@@ -48,7 +48,11 @@ func statusRows(st agent.Status) [][]string {
 		rows = append(rows, []string{"placed", p.Resource.Name(), fmt.Sprintf("identities: %d", len(p.Identities)), "at least " + p.Minimum.String()})
 	}
 	for _, g := range st.Generations {
-		rows = append(rows, []string{"app", g.App.Name(), g.Assurance.String(), fmt.Sprintf("generation %d, pid %d, uid %d", g.Generation, g.PID, g.UID)})
+		runs := fmt.Sprintf("pid %d", g.PID)
+		if g.Unit != "" {
+			runs = "unit " + g.Unit
+		}
+		rows = append(rows, []string{"app", g.App.Name(), g.Assurance.String(), fmt.Sprintf("generation %d, %s, uid %d", g.Generation, runs, g.UID)})
 	}
 	for _, m := range st.Attached {
 		rows = append(rows, []string{"vm", m.VM.Name(), m.Assurance.String(), m.Place.String()})

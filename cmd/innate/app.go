@@ -106,12 +106,16 @@ func (s *session) appPS() *cobra.Command {
 				if r.Processes != 0 {
 					processes = strconv.Itoa(r.Processes)
 				}
+				pid := ""
+				if r.PID != 0 {
+					pid = strconv.Itoa(r.PID)
+				}
 				rows = append(rows, []string{
-					called(r.App), strconv.Itoa(r.Generation), r.State, strconv.Itoa(r.PID), processes, strconv.Itoa(int(r.UID)),
-					time.Since(r.Created).Truncate(time.Second).String(), r.Assurance.String(), strconv.Itoa(r.Port), serves,
+					called(r.App), strconv.Itoa(r.Generation), r.State, pid, processes, strconv.Itoa(int(r.UID)),
+					time.Since(r.Created).Truncate(time.Second).String(), r.Assurance.String(), strconv.Itoa(r.Port), serves, r.Unit,
 				})
 			}
-			return s.print(all, "APP GENERATION STATE PID PROCESSES UID AGE ASSURANCE ENDPOINT SERVES", rows)
+			return s.print(all, "APP GENERATION STATE PID PROCESSES UID AGE ASSURANCE ENDPOINT SERVES UNIT", rows)
 		},
 	}
 	agentFlag(cmd, &socket)

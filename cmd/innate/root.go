@@ -69,7 +69,7 @@ Start with:  innate quickstart`,
 	in("host", s.runCommand(), s.execCommand(), s.attachCommand(), s.detachCommand(), s.tokenCommand())
 	in("admin", s.groupCommand(), s.vmCommand(), s.appCommand(), s.identityCommand(), s.registrationCommand(), s.federationCommand(), s.roleCommand(),
 		s.vaultCommand(), s.secretCommand(), s.postgresCommand(), s.hostCommand(), s.keyCommand(), s.lifetimeCommand(), s.platformCommand(), s.servicesCommand(), s.auditCommand())
-	root.AddCommand(s.benchCommand(), s.sampleCommand(), launchCommand())
+	root.AddCommand(s.benchCommand(), s.sampleCommand(), launchCommand(), s.unitCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w: '%s --help' lists the flags", err, cmd.CommandPath())
 	})

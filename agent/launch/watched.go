@@ -1,0 +1,86 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Watched is a cgroup that is somebody else's, a service manager's for instance:
+// it is looked at and nothing more.
+type Watched struct{ cgroup Cgroup }
+
+// Watch finds a cgroup by its path in the hierarchy, such as
+// /system.slice/api.service. It may be neither ours nor anything that we are in.
+func Watch(path string) (*Watched, error) {
+	below := strings.TrimPrefix(path, "/")
+	if !filepath.IsLocal(below) || below == "." || below != filepath.Clean(below) {
+		return nil, fmt.Errorf("cgroup %.200q: want its path in the hierarchy, such as /system.slice/api.service", path)
+	}
+	top, err := Hierarchy()
+	if err != nil {
+		return nil, err
+	}
+	own, err := OwnDirectory()
+	if err != nil {
+		return nil, err
+	}
+	w := &Watched{Cgroup{path: filepath.Join(top, below)}}
+	if within(own, w.cgroup.path) || own != top && within(w.cgroup.path, own) {
+		return nil, fmt.Errorf("cgroup %s is the agent's own, or has the agent in it", path)
+	}
+	w.cgroup.ID, err = inode(w.cgroup.path)
+	return w, err
+}
+
+// within reports whether dir is of or below it.
+func within(dir, of string) bool { return dir == of || strings.HasPrefix(dir, of+"/") }
+
+// ID is as a Cgroup's.
+func (w *Watched) ID() uint64 { return w.cgroup.ID }
+
+// Path is the directory.
+func (w *Watched) Path() string { return w.cgroup.path }
+
+// Members lists the processes in it.
+func (w *Watched) Members() ([]int, error) { return w.cgroup.Members() }
+
+// Still reports whether the directory is there, and not one that was made again
+// under the same name.
+func (w *Watched) Still() bool {
+	id, err := inode(w.cgroup.path)
+	return err == nil && id == w.cgroup.ID
+}
+
+// Gone returns when the directory is no more, with nil, or when ctx ends. That it
+// is empty says nothing: between two programs that a manager starts there, it is.
+func (w *Watched) Gone(ctx context.Context) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	defer f.Close()
+	// A cgroup's own end is told by its parent alone.
+	_, err = unix.InotifyAddWatch(fd, filepath.Dir(w.cgroup.path), unix.IN_DELETE|unix.IN_ONLYDIR)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("watching cgroup %s: %w", w.cgroup.path, err)
+	}
+	defer context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Now()) })()
+	for events := make([]byte, 4096); w.Still(); {
+		_, err := f.Read(events) // neighbours' too
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("watching cgroup %s: %w", w.cgroup.path, err)
+		}
+	}
+	return nil
+}
