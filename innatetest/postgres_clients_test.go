@@ -94,16 +94,17 @@ func (w world) knows(app *innatetest.App, db *database.Database, role string) {
 	})
 }
 
-// await waits until ok, for what happens in the background.
+// await waits until ok, for what happens in the background, also on a machine
+// that is busy with other tests.
 func (w world) await(what string, ok func() bool) {
 	w.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(10 * time.Second); !ok(); {
+	for end := time.After(time.Minute); !ok(); {
 		select {
 		case <-tick.C:
 		case <-end:
-			w.t.Fatalf("not within 10 s: %s", what)
+			w.t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
@@ -157,15 +158,19 @@ func TestEveryClientLogsInAsItsAppWithNoPasswordAndItsSessionEndsWithTheMapping(
 				run.end()
 				return
 			}
-			begin := time.Now()
+			// It is in the middle of a statement, or a pool would connect again and be refused.
+			run.tell("SELECT pg_sleep(600)::text;")
+			w.await("the statement begins", func() bool {
+				n, err := db.Value(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = 'role of "+c.name+"' AND state = 'active'")
+				return err == nil && n == "1"
+			})
 			if err := db.Unmap(t.Context(), app.Principal()); err != nil {
 				t.Fatal(err)
 			}
-			got := run.ask("SELECT pg_sleep(10)::text;")
-			ended := strings.Contains(got, "terminating connection due to administrator command") ||
-				strings.Contains(got, "closed unexpectedly") // libpq between two statements
-			if took := time.Since(begin); !ended || took > 3*time.Second {
-				t.Errorf("unmapped: %q after %v, want the session to end", got, took)
+			got := run.line()
+			if !strings.Contains(got, "terminating connection due to administrator command") &&
+				!strings.Contains(got, "closed unexpectedly") { // libpq over TLS now and then does not see the server's word
+				t.Errorf("unmapped: %q, want the session to end", got)
 			}
 		})
 	}
@@ -239,7 +244,7 @@ func TestADisabledIdentityLosesItsSessionItsPasswordAndNextLogIn(t *testing.T) {
 	if err := w.Admin.Graph(t.Context(), http.MethodPatch, "/v1.0/servicePrincipals/"+string(app.Principal()), map[string]any{"accountEnabled": false}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got := run.ask("SELECT pg_sleep(10)::text"); !strings.HasPrefix(got, "error 57P01") {
+	if got := run.ask("SELECT pg_sleep(600)::text"); !strings.HasPrefix(got, "error 57P01") {
 		t.Errorf("its session: %q, want it to end", got)
 	}
 	if got := others.ask("SELECT current_user"); got != "app" {

@@ -98,10 +98,16 @@ func (p *program) line() string {
 // ask writes a line and returns the one that comes back.
 func (p *program) ask(format string, args ...any) string {
 	p.t.Helper()
+	p.tell(format, args...)
+	return p.line()
+}
+
+// tell writes a line.
+func (p *program) tell(format string, args ...any) {
+	p.t.Helper()
 	if _, err := fmt.Fprintf(p.in, format+"\n", args...); err != nil {
 		p.t.Fatalf("the program takes no more: %v\n%s", err, p.words())
 	}
-	return p.line()
 }
 
 // holdsPort reports whether a process of a cgroup holds a TCP socket whose local

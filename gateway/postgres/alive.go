@@ -45,6 +45,9 @@ func Answers(ctx context.Context, at netip.AddrPort, ca string) error {
 	return ask(ctx, at, pool)
 }
 
+// answerWithin is how long a refusal for a request's form may take.
+const answerWithin = time.Second
+
 func ask(ctx context.Context, at netip.AddrPort, pool *x509.CertPool) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()

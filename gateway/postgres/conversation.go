@@ -177,7 +177,7 @@ func (c *conversation) bind(ctx context.Context, q ldap.Request) (ldap.Result, s
 	case len(q.Password) == 0:
 		return ldap.UnwillingToPerform, "a bind without a password proves nothing"
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, decideWithin)
 	defer cancel()
 	if why := c.g.decide(ctx, c, string(q.Name), string(q.Password)); why != "" {
 		return ldap.InvalidCredentials, why

@@ -26,7 +26,7 @@ const (
 	whyMapping     = "the token is good, and its identity is not mapped to this role at this server"
 	whyManagement  = "the gateway does not reach the server to end sessions, and lets none begin"
 	whyUnrecorded  = "the decision could not be recorded"
-	whyTooSlow     = "there was no decision within a second"
+	whyTooSlow     = "there was no decision within two seconds"
 	repeatsCounted = 10 * time.Second // refusals of one kind within it are one line, and a count
 )
 

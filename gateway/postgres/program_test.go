@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -30,10 +31,16 @@ type program struct {
 	cmd *exec.Cmd
 }
 
-// newProgram starts a server and the binary beside it.
+// newProgram starts the binary beside a server.
 func newProgram(t *testing.T, w *world) *program {
 	t.Helper()
-	endpoint := httptest.NewServer(w.plane) // the agent's, on plain HTTP
+	return newProgramAt(t, w, w.plane)
+}
+
+// newProgramAt is the same with that as the agent's endpoint.
+func newProgramAt(t *testing.T, w *world, agent http.Handler) *program {
+	t.Helper()
+	endpoint := httptest.NewServer(agent) // on plain HTTP
 	t.Cleanup(endpoint.Close)
 	roots := filepath.Join(w.config.Dir, "plane.crt")
 	if err := os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Certificate().Raw}), 0o644); err != nil {
@@ -181,6 +188,25 @@ func TestALogInEndsWhateverHappensToTheGateway(t *testing.T) {
 			t.Error("the stopped process was not killed")
 		}
 	})
+}
+
+// The agent, too, may just be starting.
+func TestAGatewayThatWaitsForItsTokenIsNotStuck(t *testing.T) {
+	w := newServer(t)
+	asked := make(chan struct{}, 100)
+	newProgramAt(t, w, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-time.After(6 * time.Second): // longer than a gateway that answers may be silent
+		case <-r.Context().Done():
+			return
+		}
+		w.plane.ServeHTTP(rw, r)
+	}))
+	w.mapped(alice, "app")
+	if n := len(asked); n != 1 {
+		t.Errorf("a token was asked for %d times, want once: by a gateway that was not killed meanwhile", n)
+	}
 }
 
 func TestALogInEndsWhenTheGatewayIsNotOne(t *testing.T) {

@@ -25,6 +25,11 @@ const (
 // on it hangs no longer.
 const stuckAfter = 4 * time.Second
 
+// startWithin is how long it may take to begin to answer, as systemd's TimeoutStartSec:
+// its token comes by way of an agent and a control plane that may just be starting too.
+// Log-ins meanwhile end by libldap's own limit, which holds until StartTLS is answered.
+const startWithin = 90 * time.Second
+
 // Inherited returns the listening socket that Supervise passed on; nil when this
 // process is not supervised.
 func Inherited() (*net.TCPListener, error) {
@@ -126,16 +131,19 @@ func (s *supervisor) once(ctx context.Context) error {
 // when the process has ended.
 func (s *supervisor) listen(p *os.Process) {
 	b := make([]byte, 4096)
+	limit := startWithin
 	for {
-		s.notes.SetReadDeadline(time.Now().Add(stuckAfter))
+		s.notes.SetReadDeadline(time.Now().Add(limit))
 		n, err := s.notes.Read(b)
 		switch {
 		case err == nil:
-			s.ready = s.ready || bytes.Contains(b[:n], []byte("READY=1"))
+			if bytes.Contains(b[:n], []byte("READY=1")) {
+				s.ready, limit = true, stuckAfter
+			}
 		case p.Signal(syscall.Signal(0)) != nil: // it has ended
 			return
 		default:
-			s.log.Error("the gateway is stuck and was killed", "process", p.Pid, "silent", stuckAfter)
+			s.log.Error("the gateway is stuck and was killed", "process", p.Pid, "silent", limit)
 			p.Kill()
 			return
 		}
