@@ -22,7 +22,7 @@ const logIn = "log-in-to-database"
 const (
 	whyName        = "the name bound as is not cn=ROLE,ou=SERVER of this server: compare ldapprefix and ldapsuffix in pg_hba.conf"
 	whyServer      = "the control plane knows no such server any more"
-	whyByCert      = "this server takes certificates and no tokens (its property authentication): 'innate postgres prepare --by-certificate' has the lines for pg_hba.conf"
+	whyByCert      = "this server takes certificates and no tokens: 'innate postgres prepare --by-certificate' has its lines of pg_hba.conf"
 	whyMapping     = "the token is good, and its identity is not mapped to this role at this server"
 	whyManagement  = "the gateway does not reach the server to end sessions, and lets none begin"
 	whyUnrecorded  = "the decision could not be recorded"

@@ -53,7 +53,7 @@ func (m *manager) keepRows(ctx context.Context, conn *pgx.Conn) (kept bool, err 
 		return false, fmt.Errorf("having the server read pg_ident.conf: %w", err)
 	}
 	m.inForce = &rows
-	m.g.config.Log.Info("who may log in by certificate has changed", "rows", len(rows))
+	m.g.config.Log.Info("the server was told who may log in by certificate", "rows", len(rows))
 	return fault == nil, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,6 +73,8 @@ type plane struct {
 	readers  map[chan client.Event]bool
 	received audit.Place
 	silent   bool // the feed says nothing more, and takes no new reader
+
+	authority []byte // DER, that client certificates are of
 }
 
 func newPlane(t testing.TB) *plane {
@@ -94,6 +97,8 @@ func (p *plane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(map[string]string{"issuer": origin + "/v2.0", "jwks_uri": p.URL + "/keys"})
 	case "/keys":
 		json.NewEncoder(w).Encode(jwt.Set{Keys: []jwt.Key{{ID: "k1", Alg: jwt.RS256, Public: signingKey().Public()}}})
+	case "/authorities/databases":
+		pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: p.authority})
 	case "/feed", string(orders) + "/gateway/feed":
 		p.serveFeed(w, r)
 	case "/audit", string(orders) + "/gateway/audit":
@@ -168,6 +173,13 @@ func (p *plane) takeAudit(w http.ResponseWriter, r *http.Request) {
 	}
 	p.received = to
 	json.NewEncoder(w).Encode(ship.Answer{At: to})
+}
+
+// quiet makes the feed say nothing, or go on.
+func (p *plane) quiet(silent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = silent
 }
 
 // put changes a row, or removes it when value is nil.
