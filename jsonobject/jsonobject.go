@@ -13,6 +13,7 @@ package jsonobject
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"strconv"
 )
@@ -52,15 +53,36 @@ func Digits(b []byte, name string, value int64) []byte {
 
 // Quote adds s as a string of JSON.
 func Quote[S ~string](b []byte, s S) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return escape(b, string(s))
-		}
+	begin := len(b)
+	b = append(append(b, '"'), s...)
+	if !plain(b[begin+1:]) {
+		return escape(b[:begin], string(s))
 	}
-	b = append(b, '"')
-	b = append(b, s...)
 	return append(b, '"')
 }
+
+// plain reports whether a string of JSON may have b as it is: printable ASCII
+// but for the quote and the backslash. It looks at eight bytes at a time.
+func plain(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		w := binary.LittleEndian.Uint64(b)
+		if (w|below(w, ' ')|below(w^each*'"', 1)|below(w^each*'\\', 1)|below(w^each*0x7f, 1))&(each*0x80) != 0 {
+			return false
+		}
+	}
+	for _, c := range b {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+const each = 0x0101010101010101 // times a byte: that byte eight times
+
+// below has the top bit set of a byte of w that is less than n, if there is one;
+// bytes above it may be marked that are not. n is at most 128.
+func below(w, n uint64) uint64 { return (w - each*n) &^ w }
 
 // escape is Quote of what cannot stand in a string as it is, or is not ASCII.
 func escape(b []byte, s string) []byte {

@@ -56,8 +56,9 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 		e.tokens.Refused(e.generation.App, sum)
 	}
 	token, err := e.tokens.Token(r.Context(), e.generation.App, q.which, q.resource, e.generation.Proof)
+	now := e.now()
 	if err == nil {
-		err = endpoint.Valid(token, e.now())
+		err = endpoint.Valid(token, now)
 	}
 	if err == nil {
 		err = e.record(r, p, token, q.resource)
@@ -66,7 +67,7 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, r, p, q.resource, e.dialect.refusal(err, q.which))
 		return
 	}
-	endpoint.Answer(w, http.StatusOK, e.dialect.token(q, token, e.now()))
+	endpoint.Answer(w, http.StatusOK, e.dialect.token(q, token, now))
 }
 
 // What a refusal was for, where a dialect has a word of its own for it.
