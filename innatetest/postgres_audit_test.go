@@ -17,7 +17,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"innate/audit"
 	"innate/audit/ship"
@@ -104,12 +103,7 @@ func (r *relay) cut(away bool) {
 // logIn logs in once with a token of the app's.
 func (w world) logIn(app *innatetest.App, db *database.Database, role string) error {
 	w.t.Helper()
-	config, err := pgx.ParseConfig(db.TCP(role, "postgres", "sslmode=require"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	config.Password = app.Token("https://" + db.ID.Name() + ".postgres." + w.Server.Platform.Domain)
-	conn, err := pgx.ConnectConfig(w.t.Context(), config)
+	conn, err := connect(w.t, db, role, app.Token("https://"+db.ID.Name()+".postgres."+w.Server.Platform.Domain))
 	if err != nil {
 		return err
 	}

@@ -203,26 +203,42 @@ func findServer(ctx context.Context, client *http.Client, management, name strin
 		}
 		return id, err
 	}
-	var subscriptions, servers struct {
-		Value []struct {
-			ID   innate.ResourceID `json:"id"`
-			Name string            `json:"name"`
-		} `json:"value"`
-	}
-	if err := getJSON(ctx, client, management+"/subscriptions?api-version=2022-12-01", &subscriptions); err != nil {
+	subscriptions, err := listARM(ctx, client, management+"/subscriptions?api-version=2022-12-01")
+	if err != nil {
 		return "", err
 	}
-	for _, subscription := range subscriptions.Value {
-		if err := getJSON(ctx, client, management+string(subscription.ID)+"/providers/"+resources.TypePostgres+"?api-version=2024-08-01", &servers); err != nil {
+	for _, subscription := range subscriptions {
+		servers, err := listARM(ctx, client, management+string(subscription)+"/providers/"+resources.TypePostgres+"?api-version=2024-08-01")
+		if err != nil {
 			return "", err
 		}
-		for _, server := range servers.Value {
-			if strings.EqualFold(server.Name, name) {
-				return server.ID, nil
+		for _, server := range servers {
+			if strings.EqualFold(server.Name(), name) {
+				return server, nil
 			}
 		}
 	}
 	return "", fmt.Errorf("the gateway's identity sees no PostgreSQL server called %q: give it the role \"PostgreSQL Gateway\" there, or give the server's resource id", name)
+}
+
+// listARM are the ids in a list, through all its pages.
+func listARM(ctx context.Context, client *http.Client, at string) (all []innate.ResourceID, err error) {
+	for at != "" {
+		var page struct {
+			Value []struct {
+				ID innate.ResourceID `json:"id"`
+			} `json:"value"`
+			Next string `json:"nextLink"`
+		}
+		if err := getJSON(ctx, client, at, &page); err != nil {
+			return nil, err
+		}
+		for _, one := range page.Value {
+			all = append(all, one.ID)
+		}
+		at = page.Next
+	}
+	return all, nil
 }
 
 func getJSON(ctx context.Context, client *http.Client, at string, v any) error {
