@@ -161,13 +161,19 @@ func (s *session) sayApplied(steps, left []setup.Step) error {
 	if s.output == "json" {
 		return nil // the steps have been told
 	}
-	restart := false
+	restart, unit := false, ""
 	for _, step := range steps {
 		restart = restart || step.Needs == setup.Restart
+		if file, ok := strings.CutPrefix(step.Path, "/etc/systemd/system/"); ok {
+			unit = strings.TrimSuffix(filepath.Dir(file), ".d")
+		}
 	}
 	fmt.Fprintln(s.out, "\nDone, and the server has read its files again.")
 	if len(left) > 0 {
 		fmt.Fprintln(s.out, "Put the lines of the server's environment where it is made: that cannot be known from here.")
+	}
+	if unit != "" {
+		fmt.Fprintf(s.out, "The unit was changed: systemctl daemon-reload && systemctl restart %s\n", unit)
 	}
 	if restart {
 		fmt.Fprintln(s.out, "RESTART the server: its environment is read at its start alone, and until then roles for tokens cannot log in.")
