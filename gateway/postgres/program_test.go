@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,11 +19,41 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"innate/agent/caller"
+	"innate/gateway/postgres"
 	"innate/innatetest"
 )
 
-func TestMain(m *testing.M) { innatetest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(silent) != "" {
+		sayYesAndNoMore()
+	}
+	innatetest.Main(m)
+}
+
+// silent is the variable that makes this program a gateway that is stuck.
+const silent = "INNATE_TEST_SILENT"
+
+// sayYesAndNoMore is a supervised gateway that gets stuck where libldap has no
+// limit: after it has agreed to StartTLS.
+func sayYesAndNoMore() {
+	l, err := postgres.Inherited()
+	if err != nil {
+		panic(err)
+	}
+	daemon.SdNotify(false, daemon.SdNotifyReady)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			panic(err)
+		}
+		io.ReadFull(conn, make([]byte, len(startTLS)))
+		io.WriteString(conn, "\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00")
+		defer conn.Close()
+	}
+}
 
 // A program is the gateway as people run it: the innate binary, which without a
 // service manager watches over a process of its own.
@@ -214,6 +245,22 @@ func TestALogInEndsWhenTheGatewayIsNotOne(t *testing.T) {
 	w.config.Listener.Close()
 	token := w.token(alice, nil)
 	at := w.config.Listener.Addr().(*net.TCPAddr)
+	server := w.pg.PID()
+	// good sees the gateway come back, at a server that was not touched.
+	good := func(t *testing.T) {
+		t.Helper()
+		l, err := caller.Listen(at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.config.Listener = l
+		w.start()
+		defer w.stop()
+		w.mapped(alice, "app")
+		if w.pg.PID() != server {
+			t.Error("the server was started again")
+		}
+	}
 	tries := func(t *testing.T, limit time.Duration) {
 		t.Helper()
 		took, err := w.attempt(t.Context(), "app", token)
@@ -223,9 +270,13 @@ func TestALogInEndsWhenTheGatewayIsNotOne(t *testing.T) {
 		}
 		w.until("that no log-in is left hanging", func() bool { return w.authenticating() == 0 })
 	}
-	t.Run("nobody listens", func(t *testing.T) { tries(t, time.Second) })
+	t.Run("nobody listens", func(t *testing.T) {
+		tries(t, time.Second)
+		good(t)
+	})
 	t.Run("it takes the connection and says nothing", func(t *testing.T) {
-		defer mute(t, at).Close()
+		l := mute(t, at)
+		defer l.Close()
 		tries(t, 4*time.Second)
 		// Twice as many as the server has places.
 		errs := make(chan error)
@@ -241,10 +292,36 @@ func TestALogInEndsWhenTheGatewayIsNotOne(t *testing.T) {
 		}
 		t.Logf("120 at once: %v", states)
 		w.until("that no log-in is left hanging", func() bool { return w.authenticating() == 0 })
+		l.Close()
+		good(t)
 	})
 	t.Run("its packets are dropped", func(t *testing.T) {
-		defer full(t, at).Close()
+		l := full(t, at)
+		defer l.Close()
 		tries(t, 4*time.Second)
+		l.Close()
+		good(t)
+	})
+	t.Run("it says yes to StartTLS and then nothing", func(t *testing.T) {
+		l, err := net.ListenTCP("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		t.Setenv(silent, "yes")
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- postgres.Supervise(ctx, l, w.config.Log) }()
+		tries(t, 10*time.Second)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(w.log.String(), "stuck and was killed") {
+			t.Error("it was not killed")
+		}
+		l.Close()
+		good(t)
 	})
 }
 
