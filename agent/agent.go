@@ -170,7 +170,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lasting, end := context.WithCancel(ctx) // what a next agent does not go on with ends with it
+	// What a next agent does not go on with ends with this. It is not ctx's: that may
+	// end behind the agent that has left, while this process is still there.
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if !a.leaves() {
 			end()

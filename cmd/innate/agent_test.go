@@ -47,6 +47,12 @@ func newNode(t *testing.T) *node {
 func (n *node) start() {
 	n.shell.t.Helper()
 	n.agent = n.shell.named(n.hosts, "", "agent", "--state", n.state, "--runtime", filepath.Join(n.shell.tmp, "run"))
+	started := n.agent
+	n.shell.t.Cleanup(func() {
+		if n.shell.t.Failed() {
+			n.shell.t.Logf("what the agent said:\n%s", started.all())
+		}
+	})
 	n.agent.waitFor("callers are proved by")
 }
 
@@ -110,6 +116,11 @@ func TestAnAgentIsRestartedUnderLoadAndNoRequestFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "a new worker serves", func() bool { return n.workers() > before })
+		select {
+		case err := <-l.ended:
+			t.Fatalf("the app ended after %d restarts: %v", done+1, err)
+		default:
+		}
 	}
 	if found := n.running("api"); len(found) != 1 || found[0].PID != l.started.PID || found[0].Generation != 1 {
 		t.Errorf("after %d restarts: %+v, want the process that was started", done, found)

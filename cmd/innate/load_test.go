@@ -148,7 +148,7 @@ func (l *loaded) end(t *testing.T) (sum toll) {
 	t.Helper()
 	l.in.Close()
 	if err := json.NewDecoder(l.out).Decode(&sum); err != nil {
-		t.Fatalf("the app's toll: %v", err)
+		t.Fatalf("the app's toll: %v; its run: %v", err, <-l.ended)
 	}
 	if err := <-l.ended; err != nil {
 		t.Errorf("the run of the app: %v", err)
