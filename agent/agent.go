@@ -207,6 +207,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.tokens.refreshing(ctx) })
 	g.Go(func() error { return a.memory.keeping(ctx, a.know) })
 	g.Go(func() error { return a.serveControl(ctx, control) })
+	g.Go(func() error { return a.tellAlive(ctx) })
 	g.Go(func() error {
 		select {
 		case <-feed.Synced():

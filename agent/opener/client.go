@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"innate"
 	"innate/agent/caller"
@@ -54,6 +55,15 @@ func Control(by Opener) (*net.UnixListener, error) {
 		return nil, errors.New("what the opener sent is no unix socket")
 	}
 	return u, nil
+}
+
+// Alive tells the opener that the worker serves, and returns when it wants to hear that again.
+func Alive(by Opener) (within time.Duration, err error) {
+	a, _, err := by.Do(context.Background(), Order{Op: "alive"})
+	if err == nil && a.Within <= 0 {
+		err = errors.New("the opener did not say when it wants to hear again")
+	}
+	return a.Within, err
 }
 
 // Lends says why apps may not run under a user of the host.

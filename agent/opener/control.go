@@ -30,6 +30,7 @@ func (l *Local) openControl(context.Context, Order, []*os.File) (Answer, []*os.F
 		if l.control, err = duplicate(c, SocketFile); err != nil {
 			return Answer{}, nil, err
 		}
+		l.manager.keep(SocketFile, map[string]*os.File{SocketFile: l.control})
 		if err := l.sweepFolders(); err != nil {
 			return Answer{}, nil, err
 		}

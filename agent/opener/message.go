@@ -73,12 +73,6 @@ func (w *wire) send(m message, files ...*os.File) error {
 	if err != nil {
 		return err
 	}
-	var fds []int
-	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}()
 	if len(b) > mostMessage {
 		return fmt.Errorf("a message of %d bytes: want at most %d", len(b), mostMessage)
 	}
@@ -87,8 +81,26 @@ func (w *wire) send(m message, files ...*os.File) error {
 		if err != nil {
 			return fmt.Errorf("a message of %d bytes: %w", len(b), err)
 		}
-		fds, b = append(fds, fd), []byte{0}
+		long := os.NewFile(uintptr(fd), "long")
+		defer long.Close()
+		files, b = append([]*os.File{long}, files...), []byte{0}
 	}
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	return withRights(files, func(rights []byte) error {
+		_, _, err := w.conn.WriteMsgUnix(b, rights, nil)
+		return err
+	})
+}
+
+// withRights calls send with what has copies of open files travel beside a packet.
+func withRights(files []*os.File, send func(rights []byte) error) error {
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
 	for _, f := range files {
 		raw, err := f.SyscallConn()
 		if err != nil {
@@ -101,10 +113,10 @@ func (w *wire) send(m message, files ...*os.File) error {
 		}
 		fds = append(fds, fd)
 	}
-	w.writing.Lock()
-	defer w.writing.Unlock()
-	_, _, err = w.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
-	return err
+	if len(fds) == 0 {
+		return send(nil)
+	}
+	return send(unix.UnixRights(fds...))
 }
 
 // sealed is a memfd with b in it, which nobody can change any more.

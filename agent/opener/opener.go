@@ -46,6 +46,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"innate"
 	"innate/agent/caller"
@@ -93,6 +94,9 @@ type Local struct {
 	bridges bridges
 	taking  sync.Mutex // held while the address is put on our own namespace, or taken off it
 	ground  func() *ground
+	manager *manager    // of Open's; nil: none keeps anything
+	alive   atomic.Bool // the worker has said so since somebody looked
+	served  sync.Once   // ... for the first time
 
 	mu      sync.Mutex
 	control *os.File         // the agent's socket; nil: it was not asked for
@@ -135,6 +139,7 @@ var orders = map[string]func(*Local, context.Context, Order, []*os.File) (Answer
 	"facts":      (*Local).tellFacts,
 	"search":     (*Local).probeSearch,
 	"control":    (*Local).openControl,
+	"alive":      (*Local).hearAlive,
 	"lends":      (*Local).tellLends,
 	"tpm":        (*Local).openTPM,
 	"make":       (*Local).make,
@@ -272,6 +277,7 @@ func (l *Local) Close() error {
 	var errs []error
 	if l.control != nil {
 		errs = append(errs, os.Remove(filepath.Join(l.config.Runtime, SocketFile)), l.control.Close())
+		l.manager.drop(SocketFile)
 		l.control = nil
 	}
 	for id, s := range l.spots {

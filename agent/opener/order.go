@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,7 @@ import (
 //	facts                                      → Facts
 //	search                                     whether callers can be searched for
 //	control                                    the agent's socket
+//	alive                                      → Within, when the opener wants to hear that again
 //	lends     User                             whether apps may run under the user
 //	make      App, Number, Isolate, User       → Home; and the listener of its endpoint
 //	make      App, Number, Service             → the same, of a unit
@@ -97,6 +99,7 @@ type Answer struct {
 	Env        []string          `json:"env,omitempty"`
 	Count      int               `json:"count,omitempty"`
 	Port       int               `json:"port,omitempty"`
+	Within     time.Duration     `json:"within,omitempty"`
 	Spot       *Found            `json:"spot,omitempty"`
 	Bridge     string            `json:"bridge,omitempty"` // whose listener it is, of several VMs
 	Mark       uint32            `json:"mark,omitempty"`   // of connections that came in by the VM's port

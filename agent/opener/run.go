@@ -33,13 +33,23 @@ const (
 	firstBackoff   = 10 * time.Millisecond // before a worker that ended by itself is started again; doubled each time
 	longestBackoff = 10 * time.Second
 	longLife       = 10 * time.Second // a worker that lived so long is not in a loop of failing
+	stuck          = 20 * time.Second // a worker that said nothing for so long is, unless a service manager has another patience
+	looks          = 4                // in that time
 	leaving        = 15 * time.Second // within which a worker is to leave
 	ending         = time.Minute      // within which it is to end all apps
 )
 
-// ErrRestart is what Run returns when it was asked to make way for another run:
-// what is held is to be handed over.
-var ErrRestart = errors.New("a restart was asked for")
+// What Run returns when it was asked to make way for another run.
+var (
+	ErrRestart = errors.New("a restart was asked for")                        // what is held is to be handed over (Exec)
+	ErrLeft    = errors.New("what is held was left with the service manager") // ... and the next run is started by it
+)
+
+// Signals of Run.
+const (
+	Restart = syscall.SIGHUP
+	Leave   = syscall.SIGUSR1
+)
 
 // Open is New, and takes up what an earlier run held: that which has become this
 // one by exec (Exec), or whose files a service manager kept.
@@ -51,7 +61,11 @@ func Open(c Config) (*Local, error) {
 	if err := ownFolder(c.Held); err != nil {
 		return nil, err
 	}
+	l.manager = findManager(l.config.Log)
 	files, err := handedOver(c.Held)
+	if err == nil && len(files) == 0 {
+		files, err = l.manager.returned()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -77,22 +91,26 @@ func ownFolder(dir string) error {
 }
 
 // Run starts the worker, and again whenever it ends, until ctx ends: then the
-// worker ends all apps, and nothing is left. After a word on restart the worker
-// leaves, and so does Run with ErrRestart: everything goes on. A worker that ends
-// by itself before it has asked for the socket is not started again.
-func (l *Local) Run(ctx context.Context, w Worker, restart <-chan os.Signal) error {
+// worker ends all apps, and nothing is left. After Restart or Leave the worker
+// leaves, and so does Run with ErrRestart or ErrLeft: everything goes on. A worker
+// that ends by itself before it has asked for the socket is not started again, and
+// one that is stuck is ended.
+func (l *Local) Run(ctx context.Context, w Worker, asked <-chan os.Signal) error {
 	// A worker is tied to the life of the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	living, end := context.WithCancel(context.Background())
+	defer end()
+	go l.live(living)
 	backoff := firstBackoff
 	for {
 		began := time.Now()
-		err := l.runOnce(ctx, w, restart)
+		err := l.runOnce(ctx, w, asked)
 		l.orphan()
 		switch {
 		case ctx.Err() != nil:
 			return errors.Join(err, l.Close())
-		case errors.Is(err, ErrRestart):
+		case errors.Is(err, ErrRestart), errors.Is(err, ErrLeft):
 			return err
 		}
 		l.mu.Lock()
@@ -116,7 +134,7 @@ func (l *Local) Run(ctx context.Context, w Worker, restart <-chan os.Signal) err
 }
 
 // runOnce starts a worker and returns when it has ended.
-func (l *Local) runOnce(ctx context.Context, w Worker, restart <-chan os.Signal) error {
+func (l *Local) runOnce(ctx context.Context, w Worker, asked <-chan os.Signal) error {
 	here, there, err := newPair()
 	if err != nil {
 		return err
@@ -140,22 +158,75 @@ func (l *Local) runOnce(ctx context.Context, w Worker, restart <-chan os.Signal)
 		stop()
 		<-served
 	}()
-	asked, stray := error(nil), served
-	select {
-	case <-p.Ended():
-		return howItEnded(p)
-	case <-ctx.Done():
-		asked = to.send(message{End: true})
-		l.waitFor(p, ending)
-		return asked
-	case <-restart:
-		asked = p.SignalFirst(syscall.SIGTERM)
-		l.waitFor(p, leaving)
-		return errors.Join(ErrRestart, asked)
-	case err := <-stray: // it hung up, or sent what is no order
-		served <- nil
-		l.waitFor(p, time.Second)
-		return errors.Join(err, howItEnded(p))
+	look := time.NewTicker(l.patience() / looks)
+	defer look.Stop()
+	l.alive.Store(false)
+	for began, silent := false, 0; ; {
+		select {
+		case <-p.Ended():
+			return howItEnded(p)
+		case <-ctx.Done():
+			l.manager.say("STOPPING=1")
+			err := to.send(message{End: true})
+			l.waitFor(p, ending)
+			return err
+		case sig := <-asked:
+			why := ErrRestart
+			if sig == Leave {
+				l.manager.say("STOPPING=1")
+				why = ErrLeft
+			}
+			err := p.SignalFirst(syscall.SIGTERM)
+			l.waitFor(p, leaving)
+			return errors.Join(why, err)
+		case err := <-served: // it hung up, or sent what is no order
+			served <- nil
+			l.waitFor(p, time.Second)
+			return errors.Join(err, howItEnded(p))
+		case <-look.C: // looks are counted, not time: a machine that slept has missed some
+			if l.alive.Swap(false) {
+				began, silent = true, 0
+			} else if silent++; began && silent > looks {
+				err := p.SignalFirst(syscall.SIGKILL)
+				return errors.Join(errors.New("it is stuck and was killed"), err, howItEnded(p))
+			}
+		}
+	}
+}
+
+// patience is how long a worker may say nothing, and so may we.
+func (l *Local) patience() time.Duration {
+	if l.manager != nil && l.manager.patience > 0 {
+		return l.manager.patience
+	}
+	return stuck
+}
+
+// hearAlive hears that the worker serves.
+func (l *Local) hearAlive(context.Context, Order, []*os.File) (Answer, []*os.File, error) {
+	l.alive.Store(true)
+	l.served.Do(func() { l.manager.say("READY=1") })
+	return Answer{Within: l.patience() / looks}, nil, nil
+}
+
+// live tells the service manager that we live, as long as orders can be carried out.
+func (l *Local) live(ctx context.Context) {
+	if l.manager == nil || l.manager.patience == 0 {
+		return
+	}
+	again := time.NewTicker(l.manager.patience / looks)
+	defer again.Stop()
+	for {
+		l.taking.Lock()
+		l.mu.Lock()
+		l.mu.Unlock()
+		l.taking.Unlock()
+		l.manager.say("WATCHDOG=1")
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // What is held is written down as it changes (Config.Held), so that an opener
 // that comes back knows what it may take up: by exec, or started by a service
-// manager that kept the files. Each file has a name, which says what it was.
+// manager that kept the files (manager). Each file has a name, which says what it was.
 
 // Kinds of records: each is a directory in Config.Held.
 const (
@@ -50,11 +50,12 @@ type keptRecord struct {
 	Files   int    `json:"files"`
 }
 
-// put writes a record down; where nothing is held for later, it does nothing.
-func (l *Local) put(kind, name string, v any) error {
+// put writes a record down and has its files kept; where nothing is held for later, it does nothing.
+func (l *Local) put(kind, name string, v any, files map[string]*os.File) error {
 	if l.config.Held == "" {
 		return nil
 	}
+	l.manager.keep(kind+"/"+name, files)
 	b, err := json.Marshal(v)
 	if err == nil {
 		err = os.MkdirAll(filepath.Join(l.config.Held, kind), 0o700)
@@ -81,6 +82,7 @@ func (l *Local) unsave(kind, name string) error {
 	if l.config.Held == "" {
 		return nil
 	}
+	l.manager.drop(kind + "/" + name)
 	if err := os.Remove(l.record(kind, name)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -103,15 +105,22 @@ func (h *home) save() error {
 			return err
 		}
 	}
-	return h.local.put(homeRecords, h.ID, r)
+	files := map[string]*os.File{}
+	h.name(files)
+	return h.local.put(homeRecords, h.ID, r, files)
 }
 
-func (l *Local) saveKept(name string, k *kept) error {
-	return l.put(keptRecords, name, keptRecord{k.content, len(k.files)})
+func (l *Local) saveKept(of string, k *kept) error {
+	files := map[string]*os.File{}
+	k.name(files, keptRecords, of)
+	return l.put(keptRecords, of, keptRecord{k.content, len(k.files)}, files)
 }
 
+// save writes a spot down; local.taking is held, or nobody else knows the spot.
 func (s *spot) save() error {
-	return s.local.put(spotRecords, s.id, spotRecord{s.Place, s.note, s.device, s.bridge})
+	files := map[string]*os.File{}
+	s.name(files)
+	return s.local.put(spotRecords, s.id, spotRecord{s.Place, s.note, s.device, s.bridge}, files)
 }
 
 // held are the files that are held, by the names under which restore finds them.
@@ -126,28 +135,38 @@ func (l *Local) held() map[string]*os.File {
 	}
 	for _, h := range l.homes {
 		h.mu.Lock()
-		all[name(homeRecords, h.ID, "listener")] = h.listener
-		if h.ns != nil {
-			all[name(homeRecords, h.ID, "ns")] = h.ns
-		}
-		if h.kept != nil {
-			h.kept.name(all, homeRecords, h.ID)
-		}
+		h.name(all)
 		h.mu.Unlock()
 	}
 	for n, k := range l.kept {
 		k.name(all, keptRecords, n)
 	}
 	for _, s := range l.spots {
-		all[name(spotRecords, s.id, "ns")] = s.ns
-		if s.listener != nil {
-			all[name(spotRecords, s.id, "listener")] = s.listener
-		}
-		if s.port != nil && s.port.bridge.listener != nil {
-			all[name(spotRecords, s.id, "bridge")] = s.port.bridge.listener
-		}
+		s.name(all)
 	}
 	return all
+}
+
+// name adds the files of a home; h.mu is held.
+func (h *home) name(all map[string]*os.File) {
+	all[name(homeRecords, h.ID, "listener")] = h.listener
+	if h.ns != nil {
+		all[name(homeRecords, h.ID, "ns")] = h.ns
+	}
+	if h.kept != nil {
+		h.kept.name(all, homeRecords, h.ID)
+	}
+}
+
+// name adds the files of a spot.
+func (s *spot) name(all map[string]*os.File) {
+	all[name(spotRecords, s.id, "ns")] = s.ns
+	if s.listener != nil {
+		all[name(spotRecords, s.id, "listener")] = s.listener
+	}
+	if s.port != nil && s.port.bridge.listener != nil {
+		all[name(spotRecords, s.id, "bridge")] = s.port.bridge.listener
+	}
 }
 
 func name(kind, of, what string) string { return kind + "/" + of + "/" + what }
@@ -173,8 +192,9 @@ func (l *Local) restore(files map[string]*os.File) error {
 		l.sweepHomes(),
 		l.sweepFolders(),
 	)
-	for _, f := range files { // what nobody asked for
+	for n, f := range files { // what nobody asked for
 		f.Close()
+		l.manager.drop(filepath.Dir(n))
 	}
 	return err
 }

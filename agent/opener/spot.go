@@ -68,6 +68,12 @@ func (s *spot) open(Order) (a Answer, _ []*os.File, err error) {
 	l := s.local
 	l.taking.Lock()
 	defer l.taking.Unlock()
+	l.mu.Lock()
+	left := l.spots[s.id] != s
+	l.mu.Unlock()
+	if left {
+		return Answer{}, nil, fmt.Errorf("spot %s was left", s.id)
+	}
 	if over := s.over(); over != nil {
 		return Answer{}, nil, over
 	}
@@ -90,6 +96,9 @@ func (s *spot) open(Order) (a Answer, _ []*os.File, err error) {
 	}
 	if over := s.over(); over != nil { // its name may be another's by now
 		return Answer{}, nil, over
+	}
+	if err := s.save(); err != nil {
+		return Answer{}, nil, err
 	}
 	f, err := duplicate(held, "metadata service")
 	return a, []*os.File{f}, err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -17,9 +16,15 @@ import (
 
 // open is the agent when root runs it: the opener, which keeps a worker running.
 func (s *session) open(ctx context.Context, h hosting) error {
-	restart := make(chan os.Signal, 1)
-	signal.Notify(restart, syscall.SIGHUP)
-	defer signal.Stop(restart)
+	asked := make(chan os.Signal, 1)
+	defer signal.Stop(asked)
+	listen := func() {
+		signal.Notify(asked, opener.Restart)
+		if opener.Managed() {
+			signal.Notify(asked, opener.Leave)
+		}
+	}
+	listen()
 	records := filepath.Clean(h.state) + "-opener"
 	if err := os.MkdirAll(records, 0o700); err != nil {
 		return err
@@ -46,14 +51,32 @@ func (s *session) open(ctx context.Context, h hosting) error {
 		Env:  os.Environ(), UID: h.uidBase, Groups: []uint32{h.uidBase}, Output: os.Stderr,
 	}
 	for {
-		if err := o.Run(ctx, worker, restart); !errors.Is(err, opener.ErrRestart) {
+		err := o.Run(ctx, worker, asked)
+		switch {
+		case errors.Is(err, opener.ErrLeft):
+			return nil
+		case !errors.Is(err, opener.ErrRestart):
 			return err
 		}
-		program, err := os.Executable()
-		if err == nil {
-			err = o.Exec(append([]string{program}, os.Args[1:]...), os.Environ())
+		// Until the next program listens, one more Restart would be its end, and is
+		// not needed. Leave may be: that is what it is for.
+		signal.Ignore(opener.Restart)
+		signal.Reset(opener.Leave)
+		select {
+		case sig := <-asked:
+			if sig == opener.Leave {
+				return nil
+			}
+		default:
 		}
-		s.log().Error("becoming the program that is installed now; this one goes on", "err", err)
+		if ctx.Err() == nil {
+			program, err := os.Executable()
+			if err == nil {
+				err = o.Exec(append([]string{program}, os.Args[1:]...), os.Environ())
+			}
+			s.log().Error("becoming the program that is installed now; this one goes on", "err", err)
+		}
+		listen()
 	}
 }
 

@@ -91,20 +91,31 @@ type loaded struct {
 
 // load runs the test binary as an app under load.
 func (n *node) load(app string, restart agent.Restart) *loaded {
-	t := n.shell.t
-	t.Helper()
+	n.shell.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		n.shell.t.Fatal(err)
 	}
-	b, err := os.ReadFile(self)
+	program := filepath.Join(n.shell.tmp, "load")
+	copyProgram(n.shell.t, self, program)
+	return startLoad(n.shell.t, n.socket(), app, program, restart)
+}
+
+// copyProgram copies a program to where everybody may run it.
+func copyProgram(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(n.shell.tmp, "load")
-	if err := os.WriteFile(program, b, 0o755); err != nil {
+	if err := os.WriteFile(to, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// startLoad runs program, which is the test binary, as an app under load.
+func startLoad(t *testing.T, socket, app, program string, restart agent.Restart) *loaded {
+	t.Helper()
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +127,7 @@ func (n *node) load(app string, restart agent.Restart) *loaded {
 	l := &loaded{in: inW, out: outR, ended: make(chan error, 1)}
 	started := make(chan agent.Started, 1)
 	go func() {
-		status, err := agent.Run(n.socket(), agent.RunRequest{
+		status, err := agent.Run(socket, agent.RunRequest{
 			App: app, Args: []string{program, "load"}, Dir: "/", Stdin: inR, Stdout: outW, Stderr: os.Stderr, Restart: restart,
 			OnStart: func(s agent.Started) { started <- s },
 		})
@@ -144,14 +155,21 @@ func (n *node) load(app string, restart agent.Restart) *loaded {
 }
 
 // end ends the load and returns its toll.
-func (l *loaded) end(t *testing.T) (sum toll) {
+func (l *loaded) end(t *testing.T) toll {
+	t.Helper()
+	sum, err := l.toll(t)
+	if err != nil {
+		t.Errorf("the run of the app: %v", err)
+	}
+	return sum
+}
+
+// toll is end, and how the run ended.
+func (l *loaded) toll(t *testing.T) (sum toll, err error) {
 	t.Helper()
 	l.in.Close()
 	if err := json.NewDecoder(l.out).Decode(&sum); err != nil {
 		t.Fatalf("the app's toll: %v; its run: %v", err, <-l.ended)
 	}
-	if err := <-l.ended; err != nil {
-		t.Errorf("the run of the app: %v", err)
-	}
-	return sum
+	return sum, <-l.ended
 }
