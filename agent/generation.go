@@ -18,6 +18,7 @@ import (
 	"innate"
 	"innate/agent/appservice"
 	"innate/agent/caller"
+	"innate/agent/launch"
 	"innate/agent/opener"
 	"innate/audit"
 	"innate/feed/client"
@@ -327,6 +328,9 @@ func (s *apps) endpointConfig(g *Generation, l *net.TCPListener) appservice.Conf
 	}
 	if g.CgroupID != 0 && a.host().search {
 		c.Generation.Held = g.home.Held
+	}
+	if g.home != nil && g.home.Service != nil && g.home.Service.Delegated {
+		c.Generation.Below = func(id uint64) bool { return launch.Holds(g.Cgroup, id) }
 	}
 	if d := s.sees(g); d != nil && g.home != nil {
 		c.Attestor = d

@@ -53,6 +53,9 @@ type Generation struct {
 	// Held is set where the kernel names no cgroup of a socket: callers are then
 	// proved by which processes hold it (caller.HeldIn).
 	Held func(caller.Facts) error
+	// Below is set where the app makes cgroups of its own below Cgroup: it reports
+	// whether one with that id is among them. It is called in the accept loop.
+	Below func(cgroup uint64) bool
 	// Proof is the assurance reached when every check passes; netns when the listener is in a namespace that is the app's alone.
 	Proof innate.Assurance
 }

@@ -93,7 +93,7 @@ func (e *Endpoint) meet(c *net.TCPConn) *peer {
 		p.stranger = fmt.Errorf("%w: uid %d, the app is uid %d", caller.ErrUID, facts.UID, g.UID)
 	case g.Held != nil && facts.Cgroup == 0:
 		p.search = true
-	case g.Cgroup != 0 && facts.Cgroup != g.Cgroup:
+	case g.Cgroup != 0 && facts.Cgroup != g.Cgroup && (g.Below == nil || !g.Below(facts.Cgroup)):
 		p.stranger = fmt.Errorf("%w: cgroup %d, the app is in cgroup %d", caller.ErrUnknownCgroup, facts.Cgroup, g.Cgroup)
 	}
 	return p

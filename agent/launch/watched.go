@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +57,27 @@ func (w *Watched) Members() ([]int, error) { return w.cgroup.Members() }
 func (w *Watched) Still() bool {
 	id, err := inode(w.cgroup.path)
 	return err == nil && id == w.cgroup.ID
+}
+
+// Holds reports whether a cgroup with that ID is below the directory of another.
+func Holds(dir string, id uint64) bool {
+	found := false
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case vanished(err):
+			return nil
+		case err != nil:
+			return err
+		case !d.IsDir():
+			return nil
+		}
+		if at, err := inode(path); err == nil && at == id {
+			found = true
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return found
 }
 
 // Gone returns when the directory is no more, with nil, or when ctx ends. That it

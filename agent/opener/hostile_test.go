@@ -92,6 +92,7 @@ func TestAHostileWorkerIsRefusedOrderByOrder(t *testing.T) {
 		"a unit that is no service":     {opener.Order{Op: "make", App: app, Number: 2, Service: &opener.Service{Unit: "../x.service", Cgroup: "/x.service", UID: 1}}, "name of a service"},
 		"another unit's cgroup":         {opener.Order{Op: "make", App: app, Number: 2, Service: &opener.Service{Unit: "x.service", Cgroup: "/system.slice/y.service", UID: 1}}, "is not that of"},
 		"a unit's cgroup elsewhere":     {opener.Order{Op: "make", App: app, Number: 2, Service: &opener.Service{Unit: "x.service", Cgroup: "/../../tmp/x.service", UID: 1}}, "its path in the hierarchy"},
+		"a user's own manager":          {opener.Order{Op: "make", App: app, Number: 2, Service: &opener.Service{Unit: "user@1.service", Cgroup: "/user.slice/user-1.slice/user@1.service", UID: 1}}, "the user's to say"},
 		"a unit in another network":     {opener.Order{Op: "make", App: app, Number: 2, Isolate: true, Service: &opener.Service{Unit: "x.service", Cgroup: "/x.service", UID: 1}}, "its service manager's"},
 		"a home that is none":           {opener.Order{Op: "start", Home: "api/g7", Program: &opener.Program{Args: []string{"true"}}}, "there is no home"},
 		"files that did not come":       {opener.Order{Op: "start", Home: h.ID, Program: &opener.Program{Args: []string{"true"}, Files: [3]bool{true}}}, "fewer files"},

@@ -83,6 +83,8 @@ type Service struct {
 	Cgroup string `json:"cgroup"` // path in the hierarchy of the one that its service manager made
 	UID    uint32 `json:"uid"`    // of its processes
 	GID    uint32 `json:"gid"`
+
+	Delegated bool `json:"delegated,omitempty"` // it may make cgroups below its own
 }
 
 // An Answer is what came of an order.

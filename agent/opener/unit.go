@@ -61,8 +61,12 @@ func (h *home) adopt() (err error) {
 // watch finds the cgroup of a service, which is called like it: systemd puts an
 // underscore before names that the kernel could have for files.
 func watch(s Service) (*launch.Watched, error) {
-	if base := filepath.Base(s.Cgroup); base != s.Unit && base != "_"+s.Unit {
+	base := filepath.Base(s.Cgroup)
+	switch {
+	case base != s.Unit && base != "_"+s.Unit:
 		return nil, fmt.Errorf("cgroup %.300q is not that of %s", s.Cgroup, s.Unit)
+	case strings.HasPrefix(s.Cgroup, "/user.slice/"):
+		return nil, fmt.Errorf("%s is a session of a user's: what runs there is the user's to say", s.Unit)
 	}
 	return launch.Watch(s.Cgroup)
 }

@@ -27,7 +27,19 @@ func TestAUnitsProcessesAndCgroupAreNeverTheOpenersToEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := launch.Start(launch.Spec{Args: []string{"/bin/sleep", "600"}, Cgroup: cgroup, Stub: []string{"/proc/self/exe", "launch"}})
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inW.Close()
+	defer outR.Close()
+	p, err := launch.Start(launch.Spec{Args: []string{"/bin/cat"}, Stdin: inR, Stdout: outW, Cgroup: cgroup, Stub: []string{"/proc/self/exe", "launch"}})
+	inR.Close()
+	outW.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,10 +76,10 @@ func TestAUnitsProcessesAndCgroupAreNeverTheOpenersToEnd(t *testing.T) {
 	}
 	goesOn := func(after string) {
 		t.Helper()
-		select {
-		case <-p.Ended():
-			t.Fatalf("%s: the unit's process has ended", after)
-		default:
+		b := make([]byte, 1)
+		inW.Write([]byte("x"))
+		if n, err := outR.Read(b); n != 1 || err != nil { // a process that is to die never answers
+			t.Fatalf("%s: the unit's process: %v", after, err)
 		}
 		if members, err := cgroup.Members(); err != nil || len(members) != 1 {
 			t.Errorf("%s: in its cgroup are %v, %v", after, members, err)

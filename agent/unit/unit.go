@@ -27,6 +27,7 @@ type Service struct {
 	UID, GID   uint32 // of its processes; 0: it is not running
 	Cgroup     string // path in the hierarchy; empty: it is not running
 	Invocation string // id of this start of it
+	Delegated  bool   // it may make cgroups below its own
 
 	loaded     bool
 	elsewhere  bool     // it has not the host's network
@@ -60,7 +61,7 @@ const stranger = "innate"
 
 // properties are those that Read asks for; systemd.directives(7), org.freedesktop.systemd1(5).
 var properties = []string{
-	"Id", "LoadState", "User", "DynamicUser", "UID", "GID", "ControlGroup", "InvocationID", "PrivateNetwork", "NetworkNamespacePath",
+	"Id", "LoadState", "User", "DynamicUser", "UID", "GID", "ControlGroup", "InvocationID", "Delegate", "PrivateNetwork", "NetworkNamespacePath",
 	"ExecConditionEx", "ExecStartPreEx", "ExecStartEx", "ExecStartPostEx", "ExecReloadEx", "ExecStopEx", "ExecStopPostEx",
 }
 
@@ -132,6 +133,8 @@ func parse(out []byte) (*Service, error) {
 			s.Cgroup = value
 		case "InvocationID":
 			s.Invocation = value
+		case "Delegate":
+			s.Delegated = value == "yes"
 		case "PrivateNetwork":
 			s.elsewhere = s.elsewhere || value == "yes"
 		case "NetworkNamespacePath":

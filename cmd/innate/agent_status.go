@@ -2,11 +2,15 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"innate"
 	"innate/agent"
+	"innate/agent/unit"
 	"innate/audit/ship"
 )
 
@@ -17,13 +21,24 @@ func (s *session) agentStatusCommand() *cobra.Command {
 		Use: "status", Short: "Show what the agent of this host can prove, and whom it serves", Args: cobra.NoArgs,
 		Long: `Shows the agent of this host: by what it can prove who is calling, found out by
 trying when it started, each with the reason where it cannot; whom it knows; the
-apps that run, and the VMs that have their metadata service.`,
+apps that run, the VMs that have their metadata service, and the units that are apps.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := agent.ReadStatus(socket)
 			if err != nil {
 				return err
 			}
-			return s.print(st, "WHAT WHICH STATE NOTE", statusRows(st))
+			told := struct {
+				agent.Status
+				Units map[string]innate.ResourceID `json:"units"` // those that are apps from their next start on
+			}{Status: st}
+			if told.Units, err = unit.All(); err != nil {
+				return err
+			}
+			rows := statusRows(st)
+			for _, name := range slices.Sorted(maps.Keys(told.Units)) {
+				rows = append(rows, []string{"unit", name, "attached", "the app " + told.Units[name].Name()})
+			}
+			return s.print(told, "WHAT WHICH STATE NOTE", rows)
 		},
 	}
 	cmd.Flags().StringVar(&socket, "agent", defaultAgentSocket(), "the agent's `socket` (INNATE_AGENT_SOCKET)")

@@ -128,7 +128,10 @@ func (s *session) unitCommand() *cobra.Command {
 			}
 			file := opener.EnvironmentFile(filepath.Dir(socket), service.Name)
 			env, err := agent.StartUnit(socket, agent.UnitStart{
-				App: app, Service: opener.Service{Unit: service.Name, Cgroup: service.Cgroup, UID: service.UID, GID: service.GID},
+				App: app,
+				Service: opener.Service{
+					Unit: service.Name, Cgroup: service.Cgroup, UID: service.UID, GID: service.GID, Delegated: service.Delegated,
+				},
 				Invocation: service.Invocation, Env: unit.Without(os.Environ(), file),
 			})
 			if err != nil {

@@ -45,7 +45,7 @@ func newMachine(t *testing.T) *machine {
 	m.Write(program, string(binary), 0o755)
 	m.Write("/run/bin/asker", asker, 0o755)
 	m.Run("mkdir", "/run/queue")
-	m.Write("/etc/hosts", "127.0.0.1 localhost login."+domain+" hosts."+domain+"\n", 0o644)
+	m.Write("/etc/hosts", "127.0.0.1 localhost login."+domain+" hosts."+domain+" kv1.vault."+domain+"\n", 0o644)
 	m.Run(program, "server", "init", "--dir", "/var/lib/innate-server", "--domain", domain)
 	m.Unit("innate-server.service", "[Service]\nType=exec\nExecStart="+program+" server --dir /var/lib/innate-server --listen 127.0.0.1:8443 --operator 0\n")
 	m.Unit("innate-agent.service", strings.ReplaceAll(string(ships), "/usr/bin/innate", program))
@@ -330,6 +330,86 @@ func TestAUnitOutlivesTheAgentAndKeepsItsEndpoint(t *testing.T) {
 	eventually(t, "the generation is over", func() bool { return len(m.running()) == 0 })
 }
 
+func TestAUnitHasWhatAnAppHas(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.Run(program, "app", "create", "api", "-g", "team", "--identity")
+	m.Run(program, "vault", "create", "kv1", "-g", "team")
+	set := m.Command(program, "secret", "set", "db-password", "--vault", "kv1")
+	set.Stdin = strings.NewReader("hunter2\n")
+	if out, err := set.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	m.Run(program, "role", "assign", "--to", "api", "--role", "Key Vault Secrets User", "--at", "kv1")
+	odd := "\"two\"\n  $lines `of` \\ # it"
+	m.Run(program, "app", "settings", "api", "DB_PASSWORD=@Microsoft.KeyVault(SecretUri=https://kv1.vault."+domain+":8443/secrets/db-password)", "ODD="+odd, "BOTH=app", "GONE=1")
+	m.asking("api.service", "User=daemon\nEnvironment=BOTH=unit HTTPS_PROXY=http://proxy.example.test:3128")
+	m.Run(program, "attach", "--app", "api", "--unit", "api.service")
+	m.Run("systemctl", "start", "api")
+	env := m.environ("api.service")
+	for name, want := range map[string]string{"DB_PASSWORD": "hunter2", "ODD": odd, "BOTH": "app", "GONE": "1"} {
+		if env[name] != want {
+			t.Errorf("%s is %q, want %q", name, env[name], want)
+		}
+	}
+	if !strings.Contains(env["NO_PROXY"], "127.0.0.1") {
+		t.Errorf("NO_PROXY is %q: a program would ask its endpoint by way of the proxy", env["NO_PROXY"])
+	}
+	secret := env["INNATE_SECRETS_DIR"] + "/DB_PASSWORD"
+	if got := m.Run("setpriv", "--reuid", "daemon", "--regid", "daemon", "--clear-groups", "cat", secret); got != "hunter2" {
+		t.Errorf("the secret's file has %q", got)
+	}
+	if out, err := m.Try("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "cat", secret); err == nil {
+		t.Errorf("another user reads the secret's file: %s", out)
+	}
+
+	// Settings that went are not there at the next start, and those that systemd would drop keep it from starting.
+	m.Run(program, "app", "settings", "api", "GONE=", "BOTH=", "DB_PASSWORD=")
+	eventually(t, "the unit starts without settings that went", func() bool {
+		m.Run("systemctl", "restart", "api")
+		env := m.environ("api.service")
+		_, there := env["GONE"]
+		return !there && env["BOTH"] == "unit"
+	})
+	if _, err := m.Try("ls", secret); err == nil {
+		t.Error("the file of a secret of the start before is left")
+	}
+	m.Run(program, "app", "settings", "api", "LD_PRELOAD=/tmp/x.so")
+	eventually(t, "the unit does not start", func() bool { _, err := m.Try("systemctl", "restart", "api"); return err != nil })
+	if log := m.Log("api.service"); !strings.Contains(log, "variable LD_PRELOAD") {
+		t.Errorf("it does not say why:\n%s", log)
+	}
+}
+
+func TestAUnitsCgroupsCountAsItsOwn(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.Run(program, "app", "create", "api", "-g", "team", "--identity")
+	m.Write("/run/bin/nested", `#!/bin/sh
+mkdir -p /sys/fs/cgroup/system.slice/$1/a/b && echo $$ >/sys/fs/cgroup/system.slice/$1/a/b/cgroup.procs && exec /run/bin/asker $1
+`, 0o755)
+	m.Unit("nested.service", "[Service]\nType=exec\nUser=daemon\nDelegate=yes\nExecStart=/run/bin/nested %n\n")
+	m.Unit("other.service", "[Service]\nType=exec\nUser=daemon\nDelegate=yes\nExecStart=/run/bin/nested %n\n")
+	m.Run("mkfifo", "-m", "666", "/run/queue/nested.service", "/run/queue/other.service")
+	m.Run(program, "attach", "--app", "api", "--unit", "nested.service")
+	m.Run("systemctl", "start", "nested", "other")
+	m.expect("nested.service", "own", answered, "below the unit's cgroup")
+	m.expect("other.service", m.own("nested.service"), stranger, "below another's")
+
+	// What a start leaves behind has no identity, though the cgroup is the same.
+	m.Unit("left.service", "[Service]\nType=exec\nUser=daemon\nKillMode=process\nExecStart=/bin/sh -c '/bin/sleep 60 & exec /run/bin/asker %n'\n")
+	m.Run("mkfifo", "-m", "666", "/run/queue/left.service")
+	m.Run(program, "attach", "--app", "api", "--unit", "left.service")
+	m.Run("systemctl", "start", "left")
+	was, own := m.running()["left.service"], m.own("left.service")
+	m.Run("systemctl", "restart", "left")
+	m.expect("left.service", "own", answered, "a unit that left something behind")
+	if now := m.running()["left.service"]; now.Processes < 3 { // two, and the one that was left
+		t.Errorf("%+v, before %+v: want that a process was left in the cgroup", now, was)
+	}
+	m.expect("left.service", own, deaf, "the endpoint of the start before")
+}
+
 func TestUnitsThatCannotBeAppsAreRefused(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -345,7 +425,7 @@ func TestUnitsThatCannotBeAppsAreRefused(t *testing.T) {
 		"init.scope":           "want a service",
 		"system.slice":         "want a service",
 		"../x.service":         "want a service",
-		"innate-agent.service": "runs as root",
+		"innate-agent.service": "as root",
 		"root.service":         "give it a User=",
 		"zero.service":         "give it a User=",
 		"plus.service":         "runs /bin/true as root",
