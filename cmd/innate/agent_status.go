@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,14 +32,12 @@ apps that run, the VMs that have their metadata service, and the units that are 
 				agent.Status
 				Units map[string]innate.ResourceID `json:"units"` // those that are apps from their next start on
 			}{Status: st}
-			if told.Units, err = unit.All(); err != nil {
-				return err
-			}
+			told.Units, err = unit.All()
 			rows := statusRows(st)
 			for _, name := range slices.Sorted(maps.Keys(told.Units)) {
 				rows = append(rows, []string{"unit", name, "attached", "the app " + told.Units[name].Name()})
 			}
-			return s.print(told, "WHAT WHICH STATE NOTE", rows)
+			return errors.Join(s.print(told, "WHAT WHICH STATE NOTE", rows), err)
 		},
 	}
 	cmd.Flags().StringVar(&socket, "agent", defaultAgentSocket(), "the agent's `socket` (INNATE_AGENT_SOCKET)")
