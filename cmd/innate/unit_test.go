@@ -369,7 +369,7 @@ func TestAUnitHasWhatAnAppHas(t *testing.T) {
 		m.Run("systemctl", "restart", "api")
 		env := m.environ("api.service")
 		_, there := env["GONE"]
-		return !there && env["BOTH"] == "unit"
+		return !there && env["BOTH"] == "unit" && env["ODD"] == odd
 	})
 	if _, err := m.Try("ls", secret); err == nil {
 		t.Error("the file of a secret of the start before is left")
