@@ -89,7 +89,7 @@ func serial() *big.Int {
 // A Subject is what a certificate says. The authority copies nothing from a CSR but its key.
 type Subject struct {
 	CommonName string
-	Unit       string // OU; empty means none
+	Units      []string // OU
 	DNS        []string
 	IPs        []net.IP
 	URIs       []*url.URL
@@ -98,10 +98,14 @@ type Subject struct {
 
 func (s Subject) name() pkix.Name {
 	name := pkix.Name{CommonName: s.CommonName}
-	if s.Unit != "" {
-		// The CN first: of a client's name pg_stat_ssl shows 63 bytes, and who that is
-		// must be among them. pkix.Name by itself has the OU before it.
-		name.ExtraNames = []pkix.AttributeTypeAndValue{{Type: oidCommonName, Value: s.CommonName}, {Type: oidUnit, Value: s.Unit}}
+	if len(s.Units) == 0 {
+		return name
+	}
+	// The CN first: of a client's name pg_stat_ssl shows 63 bytes, and who that is
+	// must be among them. pkix.Name by itself has the OUs before it.
+	name.ExtraNames = []pkix.AttributeTypeAndValue{{Type: oidCommonName, Value: s.CommonName}}
+	for _, unit := range s.Units {
+		name.ExtraNames = append(name.ExtraNames, pkix.AttributeTypeAndValue{Type: oidUnit, Value: unit})
 	}
 	return name
 }

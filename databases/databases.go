@@ -148,6 +148,10 @@ func (d *Databases) DeleteServer(tx store.Tx, server innate.ResourceID) error {
 	for row := range shipped.All(tx, under, "") {
 		shipped.Delete(tx, row)
 	}
+	for id, p := range placesAt(server).All(tx, "", "") {
+		placedRows.Delete(tx, placedAt(p)+rowOf(server))
+		placesAt(server).Delete(tx, id)
+	}
 	tx.Delete(told(server) + client.DatabaseServerKey)
 	servers.Delete(tx, rowOf(server))
 	for _, id := range could {

@@ -137,7 +137,7 @@ func (h *Hosts) change(w http.ResponseWriter, r *http.Request, who innate.Princi
 		if answer, err = fn(&s); err != nil {
 			return err
 		}
-		if err := tellEvents(tx, vm, s); err != nil {
+		if err := h.tellEvents(tx, vm, s); err != nil {
 			return err
 		}
 		return h.leave(tx, by(r, who, action, vm), detail)
@@ -150,7 +150,7 @@ func (h *Hosts) change(w http.ResponseWriter, r *http.Request, who innate.Princi
 }
 
 // tellEvents writes what is going to happen to a VM, also to where it is placed.
-func tellEvents(tx store.Tx, vm innate.ResourceID, s client.Scheduled) error {
+func (h *Hosts) tellEvents(tx store.Tx, vm innate.ResourceID, s client.Scheduled) error {
 	if err := scheduled.Put(tx, vm.Key(), s); err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func tellEvents(tx store.Tx, vm innate.ResourceID, s client.Scheduled) error {
 		if p.Scheduled = &s; !ok {
 			continue
 		}
-		if err := tell(tx, m, p); err != nil {
+		if err := h.tell(tx, m, p); err != nil {
 			return err
 		}
 	}
@@ -232,7 +232,7 @@ func (h *Hosts) approve(r *http.Request) (struct{}, error) {
 		if len(approved) == 0 {
 			return nil
 		}
-		if err := tellEvents(tx, vm, s); err != nil {
+		if err := h.tellEvents(tx, vm, s); err != nil {
 			return err
 		}
 		return h.leave(tx, ev, map[string]string{"events": strings.Join(approved, " ")})

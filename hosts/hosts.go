@@ -45,7 +45,8 @@ const (
 	longestToken = 24 * time.Hour
 )
 
-// Config says what Hosts needs. All but Address, TPMRoots, Logins, Now and Log are required.
+// Config says what Hosts needs. All but Address, TPMRoots, Logins, Place, Displace, Now and
+// Log are required.
 type Config struct {
 	DB        *store.DB
 	Audit     *audit.Log
@@ -64,8 +65,12 @@ type Config struct {
 	// Logins lists the PostgreSQL servers at which an identity may log in; LoginsChanged has to run in every
 	// transaction that changes its answer. nil means that there are none.
 	Logins func(r store.Reader, id innate.ObjectID) ([]client.Login, error)
-	Now    func() time.Time // nil means time.Now
-	Log    *slog.Logger     // nil means slog.Default()
+	// Place is the id of a place in certificates for a PostgreSQL server, and Displace ends the place at all servers.
+	// Where Logins is given, so are they.
+	Place    func(tx store.Tx, server innate.ResourceID, p client.DatabasePlace) (id string, err error)
+	Displace func(tx store.Tx, p client.DatabasePlace) error
+	Now      func() time.Time // nil means time.Now
+	Log      *slog.Logger     // nil means slog.Default()
 }
 
 // Hosts knows the machines.
@@ -98,6 +103,8 @@ func New(c Config) (*Hosts, error) {
 		return nil, errors.New("hosts: Config needs Challenges")
 	case c.Require == nil:
 		return nil, errors.New("hosts: Config needs Require")
+	case c.Logins != nil && (c.Place == nil || c.Displace == nil):
+		return nil, errors.New("hosts: Config with Logins needs Place and Displace")
 	}
 	origin, err := url.Parse(c.Mutual)
 	if err != nil || origin.Scheme != "https" || origin.Host == "" {
@@ -111,6 +118,7 @@ func New(c Config) (*Hosts, error) {
 	}
 	if c.Logins == nil {
 		c.Logins = func(store.Reader, innate.ObjectID) ([]client.Login, error) { return nil, nil }
+		c.Displace = func(store.Tx, client.DatabasePlace) error { return nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -131,7 +131,7 @@ func (h *Hosts) enter(tx store.Tx, ev audit.Event, m member, at time.Time, c cer
 	if err := members.Put(tx, m.Machine.Key(), m); err != nil {
 		return err
 	}
-	if err := dropAllKeys(tx, m.Machine); err != nil {
+	if err := h.dropAllKeys(tx, m.Machine); err != nil {
 		return err
 	}
 	detail := map[string]string{"thumbprint": c.Thumbprint}

@@ -56,7 +56,8 @@ type loginCertificate struct {
 // login signs the certificate by which an identity, as held by a resource on the
 // host that asks, logs in at a PostgreSQL server: that it may is read in the
 // transaction that leaves the record. The certificate's CN is the identity's
-// object id and its OU the server's name in lower case, which is all that PostgreSQL compares.
+// object id, and its OUs are the place that it is for and the server's name in lower
+// case: what is compared by PostgreSQL, which looks at no SAN.
 func (h *Hosts) login(r *http.Request) (loginCertificate, error) {
 	p, q, err := h.asked(r)
 	if err != nil {
@@ -79,8 +80,12 @@ func (h *Hosts) login(r *http.Request) (loginCertificate, error) {
 		if err != nil {
 			return err
 		}
+		place, err := h.config.Place(tx, at.Server, client.DatabasePlace{Object: at.Identity, Hosting: q.Resource, Host: m.Machine})
+		if err != nil {
+			return err
+		}
 		der, err = h.config.CA.Issue(ca.Databases, q.key, ca.Subject{
-			CommonName: string(at.Identity), Unit: strings.ToLower(at.Server.Name()),
+			CommonName: string(at.Identity), Units: []string{place, strings.ToLower(at.Server.Name())},
 			URIs: ca.LoginURIs(h.config.Domain, at.Identity, at.Server),
 			Life: certificateLife,
 		})

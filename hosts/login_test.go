@@ -24,10 +24,21 @@ const (
 // that they change in the transaction that tells of them.
 const mayLogIn store.Table[[]client.Login] = "test/logins/"
 
+// placed is the same of where certificates for servers were given.
+const placed store.Table[client.DatabasePlace] = "test/placed/"
+
 func logins(c *hosts.Config) {
 	c.Logins = func(r store.Reader, id innate.ObjectID) ([]client.Login, error) {
 		all, _, err := mayLogIn.Get(r, string(id))
 		return all, err
+	}
+	row := func(p client.DatabasePlace) string { return string(p.Object) + p.Hosting.Key() + p.Host.Key() }
+	c.Place = func(tx store.Tx, _ innate.ResourceID, p client.DatabasePlace) (string, error) {
+		return "place", placed.Put(tx, row(p), p)
+	}
+	c.Displace = func(tx store.Tx, p client.DatabasePlace) error {
+		placed.Delete(tx, row(p))
+		return nil
 	}
 }
 
@@ -107,7 +118,7 @@ func TestALogInCertificateIsForWhatIsPlacedThereAndMappedThere(t *testing.T) {
 	if cert == nil {
 		t.Fatalf("mapped and placed: %+v", a)
 	}
-	if s := cert.Subject; s.CommonName != string(id) || len(s.OrganizationalUnit) != 1 || s.OrganizationalUnit[0] != "orders" || len(s.Names) != 2 {
+	if s := cert.Subject; s.CommonName != string(id) || !slices.Equal(s.OrganizationalUnit, []string{"place", "orders"}) || len(s.Names) != 3 {
 		t.Errorf("the certificate is of %s", s)
 	}
 	if first := cert.Subject.Names[0].Value; first != string(id) { // PostgreSQL shows the first 63 bytes of a name
@@ -127,4 +138,47 @@ func TestALogInCertificateIsForWhatIsPlacedThereAndMappedThere(t *testing.T) {
 	}
 	w.logIn(id)
 	refused("unmapped", here, orders, "NotMapped")
+}
+
+func TestAPlaceOfCertificatesIsThereWithThePlacementAndEndsWithIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*world)
+		left []innate.ResourceID // hosts from where the identity's certificates are good
+	}{
+		"as it was":                {func(*world) {}, []innate.ResourceID{node1}},
+		"the identity is detached": {func(w *world) { w.vm(node1) }, nil},
+		"the resource moves":       {func(w *world) { w.vm(node2, shared) }, []innate.ResourceID{node2}},
+		"the resource is deleted":  {func(w *world) { w.arm(w.admin, http.MethodDelete, string(web), nil, nil) }, nil},
+		"the host is evicted":      {func(w *world) { w.arm(w.admin, http.MethodPost, string(node1)+"/evict", nil, nil) }, nil},
+		"the host joins again":     {func(w *world) { w.joined(node1) }, nil}, // until it asks
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, logins)
+			w.put(string(shared), nil)
+			w.vm(node1, shared)
+			id := w.own(shared)
+			host := w.joined(node1)
+			w.joined(node2)
+			w.logIn(id, client.Login{Server: orders, Role: "app", Identity: id, Certificate: true})
+			from := func() (hosts []innate.ResourceID) {
+				w.must(w.db.View(t.Context(), func(r store.Reader) error {
+					for _, p := range placed.All(r, string(id), "") {
+						hosts = append(hosts, p.Host)
+					}
+					return nil
+				}))
+				return hosts
+			}
+			if got := from(); len(got) != 1 || !got[0].Equal(node1) {
+				t.Errorf("before there is a certificate, they are good from %q, want the host", got)
+			}
+			if cert, a := host.loginCertificate(web, id, orders); cert == nil {
+				t.Fatalf("%+v", a)
+			}
+			c.end(w)
+			if got := from(); !slices.EqualFunc(got, c.left, innate.ResourceID.Equal) {
+				t.Errorf("certificates are good from %q, want %q", got, c.left)
+			}
+		})
+	}
 }

@@ -162,7 +162,7 @@ func (h *Hosts) place(tx store.Tx, r *resources.Resource, machines ...innate.Res
 		return err
 	}
 	for _, m := range after {
-		if err := tell(tx, m, row); err != nil {
+		if err := h.tell(tx, m, row); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (h *Hosts) remove(tx store.Tx, machine, resource innate.ResourceID) error {
 		return err
 	}
 	tx.Delete(placementKey(machine, resource))
-	if err := dropKeys(tx, machine, p); err != nil {
+	if err := h.dropKeys(tx, machine, p); err != nil {
 		return err
 	}
 	return feed.Revoke(tx, client.RevokedPlacement, client.PlacementID(resource, machine), h.config.Now(), longestToken)
@@ -188,9 +188,12 @@ func (h *Hosts) remove(tx store.Tx, machine, resource innate.ResourceID) error {
 
 // dropKeys takes from a machine the certificates of the identities of p, one
 // identity after the other: the directory's keys are many, a machine's few.
-func dropKeys(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
+func (h *Hosts) dropKeys(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
 	for _, id := range p.Identities {
 		if err := directory.DropKeys(tx, id.Object, p.Resource, machine); err != nil {
+			return err
+		}
+		if err := h.config.Displace(tx, client.DatabasePlace{Object: id.Object, Hosting: p.Resource, Host: machine}); err != nil {
 			return err
 		}
 	}
@@ -224,7 +227,7 @@ func placedAll(r store.Reader, machine innate.ResourceID) ([]client.Placement, e
 
 // tell writes p's row on a machine, if it says something new, and drops the
 // certificates of identities that p has no longer.
-func tell(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
+func (h *Hosts) tell(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
 	row, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -242,10 +245,20 @@ func tell(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
 		return err
 	}
 	was.Identities = slices.DeleteFunc(was.Identities, func(id client.Identity) bool { return holds(p, id.Object) })
-	if err := dropKeys(tx, machine, was); err != nil {
+	if err := h.dropKeys(tx, machine, was); err != nil {
 		return err
 	}
 	tx.Put(key, row)
+	// A place is known before there is a certificate for it, so that the first one
+	// finds its server's gateway to have heard.
+	for _, l := range p.Logins {
+		if !l.Certificate {
+			continue
+		}
+		if _, err := h.config.Place(tx, l.Server, client.DatabasePlace{Object: l.Identity, Hosting: p.Resource, Host: machine}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -339,20 +352,20 @@ func (h *Hosts) shutOut(tx store.Tx, machine innate.ResourceID) error {
 	if m.Ticket != "" {
 		tickets.Delete(tx, m.Ticket)
 	}
-	if err := dropAllKeys(tx, machine); err != nil {
+	if err := h.dropAllKeys(tx, machine); err != nil {
 		return err
 	}
 	return feed.Revoke(tx, client.RevokedHost, machine.Key(), h.config.Now(), longestToken)
 }
 
 // dropAllKeys takes from a machine every certificate of an identity.
-func dropAllKeys(tx store.Tx, machine innate.ResourceID) error {
+func (h *Hosts) dropAllKeys(tx store.Tx, machine innate.ResourceID) error {
 	placed, err := placedAll(tx, machine)
 	if err != nil {
 		return err
 	}
 	for _, p := range placed {
-		if err := dropKeys(tx, machine, p); err != nil {
+		if err := h.dropKeys(tx, machine, p); err != nil {
 			return err
 		}
 	}

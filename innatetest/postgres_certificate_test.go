@@ -120,7 +120,7 @@ func TestEveryClientLogsInByItsAppsCertificateAndItsSessionEndsWithTheMapping(t 
 			if got := run.ask("SELECT current_user;"); got != role {
 				t.Fatalf("SELECT current_user: %q, want %q", got, role)
 			}
-			if got := run.ask("SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid();"); !strings.HasPrefix(got, "/CN="+string(app.Principal())+"/OU=orders-") {
+			if got := run.ask("SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid();"); !strings.HasPrefix(got, "/CN="+string(app.Principal())+"/OU=") {
 				t.Errorf("its certificate is of %q", got)
 			}
 			stolen := w.certificate(app, db)
@@ -214,5 +214,45 @@ func TestACertificateIsForOneServerAndForTheRolesOfItsIdentity(t *testing.T) {
 	}
 	if _, err := others.logIn(t, a, "app"); err != nil {
 		t.Errorf("the other identity logs in: %v", err)
+	}
+}
+
+// An identity that several resources hold: whoever copied the certificate of one that
+// holds it no more is out, and the others stay.
+func TestACertificateEndsWhereItsIdentityIsNotHeldAnyMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	db := w.byCertificate("db1")
+	shared := w.Identity("shared")
+	first, second := w.App("first", shared), w.App("second", shared)
+	if err := db.Map(t.Context(), shared.Principal(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	var of [2]certificate
+	for i, app := range []*innatetest.App{first, second} {
+		w.knows(app, db, "app")
+		startProgram(t, w.Platform, agent.RunRequest{App: string(app.ID()), Args: []string{"cat"}})
+		of[i] = w.certificate(app, db)
+	}
+	var sessions [2]*pgx.Conn
+	for i := range of {
+		w.await("a log-in", func() bool {
+			conn, err := of[i].logIn(t, db, "app")
+			sessions[i] = conn
+			return err == nil
+		})
+	}
+	w.App("first") // without it
+	if _, err := sessions[0].Exec(t.Context(), "SELECT pg_sleep(20)"); code(err) != "57P01" {
+		t.Errorf("the session of the one that holds it no more: %v", err)
+	}
+	if _, err := of[0].logIn(t, db, "app"); code(err) != "28000" {
+		t.Errorf("and its certificate: %v", err)
+	}
+	if _, err := sessions[1].Exec(t.Context(), "SELECT 1"); err != nil {
+		t.Errorf("the session of the other: %v", err)
+	}
+	if _, err := of[1].logIn(t, db, "app"); err != nil {
+		t.Errorf("and its certificate: %v", err)
 	}
 }

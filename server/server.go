@@ -249,8 +249,8 @@ func (s *Server) nouns(ctx context.Context) (err error) {
 		Require: func(ctx context.Context, who innate.Principal, action string, at innate.Scope) error {
 			return s.access.Require(ctx, who, access.Control(action), at)
 		},
-		Logins: databases.LoginsOf,
-		Now:    c.Now, Log: c.Log,
+		Logins: databases.LoginsOf, Place: s.databases.Place, Displace: s.databases.Displace,
+		Now: c.Now, Log: c.Log,
 	}); err != nil {
 		return err
 	}

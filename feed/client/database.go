@@ -8,6 +8,9 @@ const DatabaseServerKey = "server"
 // DatabaseLoginKey is the key of a principal's DatabaseLogin row in a gateway's feed.
 func DatabaseLoginKey(object innate.ObjectID) string { return "login/" + string(object) }
 
+// DatabasePlaceKey is the key of a place's DatabasePlace row in a gateway's feed.
+func DatabasePlaceKey(id string) string { return "place/" + id }
+
 // RevokedPrefix stands before a RevocationKey in a gateway's feed; without it the event is one for Revocations.Apply.
 const RevokedPrefix = "revoked/"
 
@@ -25,6 +28,15 @@ type DatabaseLogin struct {
 	Name   string          `json:"name,omitempty"`  // display name, for people
 	Roles  []string        `json:"roles"`           // PostgreSQL roles, byte for byte; sorted, never empty
 	Admin  bool            `json:"admin,omitempty"` // one of the roles is an administrator's
+}
+
+// A DatabasePlace is where an identity is held, by a resource on a host, and has been given certificates for a server.
+// They carry the place's id beside the identity's, and are good while the place is in the feed: it goes when the
+// resource leaves the host or the identity, or the host is evicted or joins again.
+type DatabasePlace struct {
+	Object  innate.ObjectID   `json:"object"`
+	Hosting innate.ResourceID `json:"hosting"`
+	Host    innate.ResourceID `json:"host"`
 }
 
 // A Login is a PostgreSQL role as which an identity of a placed resource may log in at one server: a row for each

@@ -77,6 +77,9 @@ func newCertified(t *testing.T) *certified {
 	if left := w.admin.steps(); len(left) > 0 {
 		t.Fatalf("prepared, and these steps are left: %+v", left)
 	}
+	for _, who := range []innate.ObjectID{alice, bob, carol} {
+		w.held(who, placeOf(who))
+	}
 	w.start()
 	t.Cleanup(func() { w.stop() })
 	return w
@@ -105,13 +108,13 @@ func (w *certified) authorities() *ca.Authorities {
 }
 
 // certificate makes one, and is the part of a connection string that presents it.
-func (w *certified) certificate(by *ca.Authorities, p ca.Purpose, who innate.ObjectID, unit string) string {
+func (w *certified) certificate(by *ca.Authorities, p ca.Purpose, who innate.ObjectID, units ...string) string {
 	w.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	der, err := by.Issue(p, key.Public(), ca.Subject{CommonName: string(who), Unit: unit, URIs: ca.LoginURIs("example.org", who, orders), Life: time.Hour})
+	der, err := by.Issue(p, key.Public(), ca.Subject{CommonName: string(who), Units: units, URIs: ca.LoginURIs("example.org", who, orders), Life: time.Hour})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -128,9 +131,17 @@ func (w *certified) certificate(by *ca.Authorities, p ca.Purpose, who innate.Obj
 	return fmt.Sprintf(" sslcert=%s/crt sslkey=%s/key", dir, dir)
 }
 
-// own is the certificate of an identity for this server.
+// own is the certificate of an identity for this server, from its own place.
 func (w *certified) own(who innate.ObjectID) string {
-	return w.certificate(w.ca, ca.Databases, who, "orders")
+	return w.certificate(w.ca, ca.Databases, who, placeOf(who), "orders")
+}
+
+// placeOf is a place where an identity has certificates.
+func placeOf(who innate.ObjectID) string { return "000000000000000" + string(who[len(who)-1]) }
+
+// held makes a place one of an identity's certificates.
+func (w *certified) held(who innate.ObjectID, place string) {
+	w.put(client.DatabasePlaceKey(place), client.DatabasePlace{Object: who, Hosting: vm + "web-1", Host: "/host"})
 }
 
 func (w *certified) present(certificate, role string) (*pgx.Conn, error) {
@@ -193,7 +204,7 @@ func (w *certified) untilBlock(want ...string) {
 }
 
 func rowOf(who innate.ObjectID, role string) string {
-	return `innate_certificates  "OU=orders,CN=` + string(who) + `"  "` + role + `"`
+	return `innate_certificates  "OU=orders,OU=` + placeOf(who) + `,CN=` + string(who) + `"  "` + role + `"`
 }
 
 func TestTheRowsOfCertificatesAreKeptAndAllElseIsLeftAsItIs(t *testing.T) {
@@ -265,11 +276,14 @@ func TestWhoeverHasNoRowOrNoGoodCertificateIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ certificate, role, code string }{
 		"none":                        {"", "app", "28000"},
 		"expired":                     {expired, "app", inTLS},
-		"of another authority":        {w.certificate(w.authorities(), ca.Databases, alice, "orders"), "app", inTLS},
-		"of another purpose":          {w.certificate(w.ca, ca.Identities, alice, "orders"), "app", inTLS},
-		"for another server":          {w.certificate(w.ca, ca.Databases, alice, "payroll"), "app", "28000"},
-		"for one whose name is part":  {w.certificate(w.ca, ca.Databases, alice, "orders2"), "app", "28000"},
-		"for no server":               {w.certificate(w.ca, ca.Databases, alice, ""), "app", "28000"},
+		"of another authority":        {w.certificate(w.authorities(), ca.Databases, alice, placeOf(alice), "orders"), "app", inTLS},
+		"of another purpose":          {w.certificate(w.ca, ca.Identities, alice, placeOf(alice), "orders"), "app", inTLS},
+		"for another server":          {w.certificate(w.ca, ca.Databases, alice, placeOf(alice), "payroll"), "app", "28000"},
+		"for one whose name is part":  {w.certificate(w.ca, ca.Databases, alice, placeOf(alice), "orders2"), "app", "28000"},
+		"for no server":               {w.certificate(w.ca, ca.Databases, alice, placeOf(alice)), "app", "28000"},
+		"from nowhere":                {w.certificate(w.ca, ca.Databases, alice, "orders"), "app", "28000"},
+		"from another place":          {w.certificate(w.ca, ca.Databases, alice, "00000000000000ff", "orders"), "app", "28000"},
+		"from another's place":        {w.certificate(w.ca, ca.Databases, alice, placeOf(bob), "orders"), "app", "28000"},
 		"of who is not mapped":        {w.own(bob), "app", "28000"},
 		"of who is mapped to another": {w.own(alice), "other", "28000"},
 	} {
@@ -282,6 +296,21 @@ func TestWhoeverHasNoRowOrNoGoodCertificateIsRefused(t *testing.T) {
 		})
 	}
 	w.pg.Await("could not accept SSL connection: certificate verify failed")
+	// Two places of one identity: with the one go its certificate and its session.
+	w.held(alice, "00000000000000ff")
+	second := w.certificate(w.ca, ca.Databases, alice, "00000000000000ff", "orders")
+	theirs, mine := w.untilIn(second, "app"), w.untilIn(w.own(alice), "app")
+	w.put(client.DatabasePlaceKey("00000000000000ff"), nil)
+	if _, err := theirs.Exec(t.Context(), "SELECT pg_sleep(20)"); sqlState(err) != "57P01" {
+		t.Errorf("the session from a place that is gone: %v", err)
+	}
+	if _, err := w.present(second, "app"); sqlState(err) != "28000" {
+		t.Errorf("a log-in from a place that is gone: %v", err)
+	}
+	if _, err := mine.Exec(t.Context(), "SELECT 1"); err != nil {
+		t.Errorf("the session from the other place: %v", err)
+	}
+
 	// Over the socket, and without TLS, there is no certificate.
 	if _, err := pgx.Connect(t.Context(), w.pg.Connection("app", "postgres")); sqlState(err) != "28000" {
 		t.Errorf("over the socket: %v", err)

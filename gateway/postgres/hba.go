@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"innate"
-	"innate/feed/client"
 	"innate/gateway/postgres/block"
 )
 
@@ -50,15 +49,14 @@ func Ident(user string) string { return strings.Join([]string{managementMap, use
 const Rows block.Mark = "# BEGIN innate gateway: kept by 'innate gateway postgres', changes in here are lost"
 
 // row is the line of pg_ident.conf by which an identity logs in as a role with a
-// certificate for this server. PostgreSQL compares it with the name in the
-// certificate as RFC 2253 writes it, the last part first. A certificate for another
-// server has another OU.
+// certificate that it got at a place, for this server. PostgreSQL compares it with
+// the name in the certificate as RFC 2253 writes it, the last part first.
 //
 // Inside of quotes nothing has a meaning but a quote, which is doubled, and, from
 // PostgreSQL 16 on, a slash at the beginning of a role, which makes it a pattern;
 // a line ends where it ends. Such roles have no row.
-func row(server innate.ResourceID, login client.DatabaseLogin, role string) (line string, ok bool) {
-	name := "OU=" + strings.ToLower(server.Name()) + ",CN=" + string(login.Object)
+func row(server innate.ResourceID, place string, who innate.ObjectID, role string) (line string, ok bool) {
+	name := "OU=" + strings.ToLower(server.Name()) + ",OU=" + place + ",CN=" + string(who)
 	if strings.HasPrefix(role, "/") || strings.ContainsAny(role+name, "\n\r\x00") {
 		return "", false
 	}

@@ -23,10 +23,15 @@ type policy struct {
 type view struct {
 	server *client.DatabaseServer                   // nil: there is none, and nobody may log in
 	logins map[innate.ObjectID]client.DatabaseLogin // by object id in lower case
+	places map[string]client.DatabasePlace          // where certificates may come from, by id
+}
+
+func newView() view {
+	return view{logins: map[innate.ObjectID]client.DatabaseLogin{}, places: map[string]client.DatabasePlace{}}
 }
 
 func newPolicy() *policy {
-	return &policy{now: view{logins: map[innate.ObjectID]client.DatabaseLogin{}}}
+	return &policy{now: newView()}
 }
 
 // apply takes one event. A row that cannot be read is a row that allows nothing.
@@ -35,7 +40,8 @@ func (p *policy) apply(ev client.Event) {
 	defer p.mu.Unlock()
 	switch {
 	case ev.Reset:
-		p.next = &view{logins: map[innate.ObjectID]client.DatabaseLogin{}}
+		next := newView()
+		p.next = &next
 		return
 	case ev.Synced:
 		if p.next != nil {
@@ -51,6 +57,14 @@ func (p *policy) apply(ev client.Event) {
 		v.server, p.verifier = nil, nil
 		if s := new(client.DatabaseServer); len(ev.Value) > 0 && json.Unmarshal(ev.Value, s) == nil {
 			v.server = s
+		}
+		return
+	}
+	if id, ok := strings.CutPrefix(ev.Key, client.DatabasePlaceKey("")); ok {
+		delete(v.places, id)
+		var row client.DatabasePlace
+		if len(ev.Value) > 0 && json.Unmarshal(ev.Value, &row) == nil {
+			v.places[id] = row
 		}
 		return
 	}
@@ -104,9 +118,9 @@ func (p *policy) rows() (lines, without []string) {
 	if p.now.server == nil || !p.now.server.Certificate {
 		return nil, nil
 	}
-	for _, login := range p.now.logins {
-		for _, role := range login.Roles {
-			if line, ok := row(p.now.server.Resource, login, role); ok {
+	for id, place := range p.now.places {
+		for _, role := range p.now.logins[innate.ObjectID(strings.ToLower(string(place.Object)))].Roles {
+			if line, ok := row(p.now.server.Resource, id, place.Object, role); ok {
 				lines = append(lines, line)
 			} else {
 				without = append(without, role)
@@ -114,5 +128,14 @@ func (p *policy) rows() (lines, without []string) {
 		}
 	}
 	slices.Sort(lines)
-	return lines, without
+	slices.Sort(without)
+	return lines, slices.Compact(without)
+}
+
+// holds reports whether an identity's certificates may come from a place.
+func (p *policy) holds(place string, who innate.ObjectID) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	at, ok := p.now.places[place]
+	return ok && at.Object == who
 }

@@ -81,13 +81,13 @@ func (g *Gateway) wrong(b backend) string {
 			return "the right it began with has ended"
 		}
 	}
-	if object, ok := certified(b.name); ok {
+	if object, place, ok := certified(b.name); ok {
 		// When the certificate was made is not to be seen: what is revoked from a
 		// moment on does not concern what began after it.
-		if g.good(record{Role: b.role, Claim: client.Claim{Object: object, IssuedAt: b.begun}}) {
+		if g.policy.holds(place, object) && g.good(record{Role: b.role, Claim: client.Claim{Object: object, IssuedAt: b.begun}}) {
 			return ""
 		}
-		return "the right of its certificate's identity has ended"
+		return "the right of its certificate has ended"
 	}
 	unplaced := g.sessions.unplaced(b.role)
 	if len(unplaced) == 0 {
@@ -102,17 +102,18 @@ func (g *Gateway) wrong(b backend) string {
 }
 
 // certificateName is the beginning of the name in a certificate of ours, as the
-// server shows it: the first 63 bytes, of which the identity takes 40.
-var certificateName = regexp.MustCompile(`^/CN=([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/OU=`)
+// server shows it: the first 63 bytes, of which identity and place take 60.
+var certificateName = regexp.MustCompile(`^/CN=([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/OU=([0-9a-f]{16})(?:/|$)`)
 
-// certified is the identity whose certificate a session came with. The server has
-// verified it, whichever line of pg_hba.conf let the session in.
-func certified(name string) (innate.ObjectID, bool) {
+// certified is the identity whose certificate a session came with, and the place
+// that it is for. The server has verified it, whichever line of pg_hba.conf let the
+// session in.
+func certified(name string) (who innate.ObjectID, place string, ok bool) {
 	found := certificateName.FindStringSubmatch(name)
 	if found == nil {
-		return "", false
+		return "", "", false
 	}
-	return innate.ObjectID(found[1]), true
+	return innate.ObjectID(found[1]), found[2], true
 }
 
 // end ends a session that the server lists: its client sees 57P01.
