@@ -20,6 +20,7 @@ import (
 type loginCertificate struct {
 	identity innate.ObjectID
 	server   innate.ResourceID
+	place    string // of the identity here: when it is another, a new one is wanted
 }
 
 // files are the names of its files: a server's name is the platform's only one.
@@ -43,7 +44,7 @@ func certificates(rows []client.Login) (all []loginCertificate) {
 	for _, l := range rows {
 		if l.Certificate && !seen[l.Server.Key()] {
 			seen[l.Server.Key()] = true
-			all = append(all, loginCertificate{l.Identity, l.Server})
+			all = append(all, loginCertificate{l.Identity, l.Server, l.Place})
 		}
 	}
 	return all

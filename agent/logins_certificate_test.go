@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
@@ -74,6 +75,16 @@ func TestALogInByCertificateHasItsFilesAndNoPassword(t *testing.T) {
 	eventually(t, "the next certificate is there", func() bool {
 		next := pair()
 		return len(next.Certificate) == 1 && string(next.Certificate[0]) != string(first.Certificate[0])
+	})
+
+	// From another place what it has is no good: there is a new one, and a new key.
+	asked, moved := p.logins.Load(), byCertificate("db-1", "app", 1)
+	moved.Place = "another"
+	last := pair()
+	p.place(with(app(ident(1, true), ident(2, false)), moved))
+	eventually(t, "a certificate for the new place is there", func() bool {
+		next, err := tls.LoadX509KeyPair(cert, key)
+		return err == nil && p.logins.Load() > asked && !next.Leaf.PublicKey.(*ecdsa.PublicKey).Equal(last.Leaf.PublicKey)
 	})
 
 	p.place(app(ident(1, true), ident(2, false)))

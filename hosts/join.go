@@ -134,6 +134,15 @@ func (h *Hosts) enter(tx store.Tx, ev audit.Event, m member, at time.Time, c cer
 	if err := h.dropAllKeys(tx, m.Machine); err != nil {
 		return err
 	}
+	all, err := placedAll(tx, m.Machine)
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if err := h.tell(tx, m.Machine, p); err != nil { // of places that whoever had the machine before does not know
+			return err
+		}
+	}
 	detail := map[string]string{"thumbprint": c.Thumbprint}
 	if m.EK != "" {
 		detail["ek"] = m.EK

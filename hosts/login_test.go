@@ -25,7 +25,12 @@ const (
 const mayLogIn store.Table[[]client.Login] = "test/logins/"
 
 // placed is the same of where certificates for servers were given.
-const placed store.Table[client.DatabasePlace] = "test/placed/"
+const placed store.Table[place] = "test/placed/"
+
+type place struct {
+	ID string
+	client.DatabasePlace
+}
 
 func logins(c *hosts.Config) {
 	c.Logins = func(r store.Reader, id innate.ObjectID) ([]client.Login, error) {
@@ -34,7 +39,12 @@ func logins(c *hosts.Config) {
 	}
 	row := func(p client.DatabasePlace) string { return string(p.Object) + p.Hosting.Key() + p.Host.Key() }
 	c.Place = func(tx store.Tx, _ innate.ResourceID, p client.DatabasePlace) (string, error) {
-		return "place", placed.Put(tx, row(p), p)
+		at, known, err := placed.Get(tx, row(p))
+		if err != nil || known {
+			return at.ID, err
+		}
+		id := innate.NewGUID()
+		return id, placed.Put(tx, row(p), place{id, p})
 	}
 	c.Displace = func(tx store.Tx, p client.DatabasePlace) error {
 		placed.Delete(tx, row(p))
@@ -54,6 +64,18 @@ func (w *world) logIn(id innate.ObjectID, at ...client.Login) {
 		return h.LoginsChanged(tx, id)
 	})
 	w.must(err)
+}
+
+// places are where an identity's certificates are good from.
+func (w *world) places(id innate.ObjectID) (all []place) {
+	w.t.Helper()
+	w.must(w.db.View(w.t.Context(), func(r store.Reader) error {
+		for _, p := range placed.All(r, string(id), "") {
+			all = append(all, p)
+		}
+		return nil
+	}))
+	return all
 }
 
 // loginCertificate asks for what an identity logs in by.
@@ -118,7 +140,7 @@ func TestALogInCertificateIsForWhatIsPlacedThereAndMappedThere(t *testing.T) {
 	if cert == nil {
 		t.Fatalf("mapped and placed: %+v", a)
 	}
-	if s := cert.Subject; s.CommonName != string(id) || !slices.Equal(s.OrganizationalUnit, []string{"place", "orders"}) || len(s.Names) != 3 {
+	if s := cert.Subject; s.CommonName != string(id) || !slices.Equal(s.OrganizationalUnit, []string{w.places(id)[0].ID, "orders"}) || len(s.Names) != 3 {
 		t.Errorf("the certificate is of %s", s)
 	}
 	if first := cert.Subject.Names[0].Value; first != string(id) { // PostgreSQL shows the first 63 bytes of a name
@@ -143,14 +165,16 @@ func TestALogInCertificateIsForWhatIsPlacedThereAndMappedThere(t *testing.T) {
 func TestAPlaceOfCertificatesIsThereWithThePlacementAndEndsWithIt(t *testing.T) {
 	for name, c := range map[string]struct {
 		end  func(*world)
+		good bool                // what was issued before
 		left []innate.ResourceID // hosts from where the identity's certificates are good
 	}{
-		"as it was":                {func(*world) {}, []innate.ResourceID{node1}},
-		"the identity is detached": {func(w *world) { w.vm(node1) }, nil},
-		"the resource moves":       {func(w *world) { w.vm(node2, shared) }, []innate.ResourceID{node2}},
-		"the resource is deleted":  {func(w *world) { w.arm(w.admin, http.MethodDelete, string(web), nil, nil) }, nil},
-		"the host is evicted":      {func(w *world) { w.arm(w.admin, http.MethodPost, string(node1)+"/evict", nil, nil) }, nil},
-		"the host joins again":     {func(w *world) { w.joined(node1) }, nil}, // until it asks
+		"as it was":                {func(*world) {}, true, []innate.ResourceID{node1}},
+		"the identity is detached": {func(w *world) { w.vm(node1) }, false, nil},
+		"detached and attached":    {func(w *world) { w.vm(node1); w.vm(node1, shared) }, false, []innate.ResourceID{node1}},
+		"the resource moves":       {func(w *world) { w.vm(node2, shared) }, false, []innate.ResourceID{node2}},
+		"the resource is deleted":  {func(w *world) { w.arm(w.admin, http.MethodDelete, string(web), nil, nil) }, false, nil},
+		"the host is evicted":      {func(w *world) { w.arm(w.admin, http.MethodPost, string(node1)+"/evict", nil, nil) }, false, nil},
+		"the host joins again":     {func(w *world) { w.joined(node1) }, false, []innate.ResourceID{node1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, logins)
@@ -160,25 +184,38 @@ func TestAPlaceOfCertificatesIsThereWithThePlacementAndEndsWithIt(t *testing.T) 
 			host := w.joined(node1)
 			w.joined(node2)
 			w.logIn(id, client.Login{Server: orders, Role: "app", Identity: id, Certificate: true})
-			from := func() (hosts []innate.ResourceID) {
-				w.must(w.db.View(t.Context(), func(r store.Reader) error {
-					for _, p := range placed.All(r, string(id), "") {
-						hosts = append(hosts, p.Host)
-					}
-					return nil
-				}))
-				return hosts
+			before := w.places(id)
+			if len(before) != 1 || !before[0].Host.Equal(node1) {
+				t.Fatalf("before there is a certificate, they are good from %+v, want the host", before)
 			}
-			if got := from(); len(got) != 1 || !got[0].Equal(node1) {
-				t.Errorf("before there is a certificate, they are good from %q, want the host", got)
-			}
-			if cert, a := host.loginCertificate(web, id, orders); cert == nil {
+			cert, a := host.loginCertificate(web, id, orders)
+			if cert == nil || cert.Subject.OrganizationalUnit[0] != before[0].ID {
 				t.Fatalf("%+v", a)
 			}
 			c.end(w)
-			if got := from(); !slices.EqualFunc(got, c.left, innate.ResourceID.Equal) {
-				t.Errorf("certificates are good from %q, want %q", got, c.left)
+			good := false
+			var from []innate.ResourceID
+			for _, p := range w.places(id) {
+				from = append(from, p.Host)
+				good = good || p.ID == before[0].ID
+			}
+			if good != c.good || !slices.EqualFunc(from, c.left, innate.ResourceID.Equal) {
+				t.Errorf("what was issued before is good: %v, want %v; certificates are good from %q, want %q", good, c.good, from, c.left)
 			}
 		})
+	}
+}
+
+func TestAHostHearsOfAnotherPlaceWhenItsCertificatesAreNoGood(t *testing.T) {
+	w := newWorld(t, logins)
+	w.vm(node1)
+	id := w.own(web)
+	w.joined(node1)
+	w.logIn(id, client.Login{Server: orders, Role: "app", Identity: id, Certificate: true})
+	before := w.places(id)[0].ID
+	feed, _ := w.joined(node1).feed()
+	feed.until("its place", func(client.Event) bool { return len(feed.placement(web).Logins) > 0 })
+	if got := feed.placement(web).Logins[0].Place; got == before || got != w.places(id)[0].ID {
+		t.Errorf("a host that joined again is told of place %q; it was %q, and is %q", got, before, w.places(id)[0].ID)
 	}
 }

@@ -228,6 +228,19 @@ func placedAll(r store.Reader, machine innate.ResourceID) ([]client.Placement, e
 // tell writes p's row on a machine, if it says something new, and drops the
 // certificates of identities that p has no longer.
 func (h *Hosts) tell(tx store.Tx, machine innate.ResourceID, p client.Placement) error {
+	// Places are made here, before there are certificates for them: the first one
+	// finds its server's gateway to have heard.
+	p.Logins = slices.Clone(p.Logins)
+	for i, l := range p.Logins {
+		if !l.Certificate {
+			continue
+		}
+		place, err := h.config.Place(tx, l.Server, client.DatabasePlace{Object: l.Identity, Hosting: p.Resource, Host: machine})
+		if err != nil {
+			return err
+		}
+		p.Logins[i].Place = place
+	}
 	row, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -249,16 +262,6 @@ func (h *Hosts) tell(tx store.Tx, machine innate.ResourceID, p client.Placement)
 		return err
 	}
 	tx.Put(key, row)
-	// A place is known before there is a certificate for it, so that the first one
-	// finds its server's gateway to have heard.
-	for _, l := range p.Logins {
-		if !l.Certificate {
-			continue
-		}
-		if _, err := h.config.Place(tx, l.Server, client.DatabasePlace{Object: l.Identity, Hosting: p.Resource, Host: machine}); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

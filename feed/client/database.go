@@ -50,4 +50,5 @@ type Login struct {
 	Identity    innate.ObjectID   `json:"identity"`              // whose token, or certificate, logs in
 	Authorities string            `json:"authorities,omitempty"` // PEM that the server's TLS certificate is trusted by; empty: the platform's own
 	Certificate bool              `json:"certificate,omitempty"` // log in by client certificate
+	Place       string            `json:"place,omitempty"`       // that its certificates carry; another means that those of before are no good
 }
