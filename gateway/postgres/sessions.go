@@ -22,6 +22,8 @@ type record struct {
 	Claim          client.Claim `json:"claim"`
 	Expires        time.Time    `json:"expires"` // of the token
 	Bound          time.Time    `json:"bound"`   // when the log-in was let in
+
+	begun time.Time // of the session that the server lists and the process was found to serve; zero: none yet
 }
 
 // sessions are the records, in memory and in a file: a gateway that was started
@@ -115,12 +117,25 @@ func (s *sessions) forget(r record) {
 	}
 }
 
-// of returns the record of the session that a process serves.
-func (s *sessions) of(p caller.Process, role string) (record, bool) {
+// of returns the record of a session that the server lists. A pid passes to
+// others, a process's start does not; to look at it takes most of what a sweep of
+// many sessions would, and once is enough: the server gives no two sessions of one
+// pid the same beginning.
+func (s *sessions) of(b backend) (record, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, ok := s.byPID[p.PID]
-	return r, ok && r.Process == p && r.Role == role
+	r, ok := s.byPID[b.pid]
+	if !ok || r.Role != b.role {
+		return r, false
+	}
+	if !r.begun.Equal(b.begun) {
+		if !r.Lives() {
+			return r, false
+		}
+		r.begun = b.begun
+		s.byPID[b.pid] = r
+	}
+	return r, true
 }
 
 // unplaced returns the records on a role whose process could not be found.
@@ -146,12 +161,12 @@ func (s *sessions) all() (all []record) {
 }
 
 // tidy forgets the sessions whose process has ended, and those unplaced on roles
-// that serve no session.
-func (s *sessions) tidy(roles map[string]bool, before time.Time) error {
+// that serve no session. begun is when what the server lists began, by pid.
+func (s *sessions) tidy(begun map[int]time.Time, roles map[string]bool, before time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for pid, r := range s.byPID {
-		if !r.Lives() {
+		if at, ok := begun[pid]; (!ok || !at.Equal(r.begun)) && !r.Lives() {
 			delete(s.byPID, pid)
 		}
 	}

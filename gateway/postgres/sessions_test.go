@@ -1,7 +1,10 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -21,13 +24,20 @@ type ending struct {
 	at    time.Time
 }
 
-// wait makes a session wait for its end, as an idle pool's does.
+// wait makes a session wait for its end, in a statement that the server's process
+// says it is at: who is told between two statements may find the connection closed.
 func wait(conn *pgx.Conn) *open {
 	o := &open{conn, make(chan ending, 1)}
 	go func() {
 		_, err := conn.Exec(context.Background(), "SELECT pg_sleep(600)")
 		o.ended <- ending{sqlState(err), time.Now()}
 	}()
+	for len(o.ended) == 0 {
+		title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", conn.PgConn().PID()))
+		if err != nil || bytes.Contains(title, []byte(" SELECT")) {
+			break
+		}
+	}
 	return o
 }
 

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"innate"
-	"innate/agent/caller"
 	"innate/feed/client"
 )
 
@@ -52,9 +51,9 @@ func (m *manager) sweep(ctx context.Context, conn *pgx.Conn) error {
 	if m.g.feed.Age() > m.g.config.Stale {
 		return nil
 	}
-	pids, roles := map[int]bool{}, map[string]bool{}
+	begun, roles := map[int]time.Time{}, map[string]bool{}
 	for _, b := range all {
-		pids[b.pid], roles[b.role] = true, true
+		begun[b.pid], roles[b.role] = b.begun, true
 		if why := m.g.wrong(b); why != "" {
 			if err := m.end(ctx, conn, b, why); err != nil {
 				return err
@@ -62,24 +61,20 @@ func (m *manager) sweep(ctx context.Context, conn *pgx.Conn) error {
 		}
 	}
 	for _, s := range m.g.sessions.all() {
-		if !pids[s.PID] && !m.g.good(s) {
+		if _, ok := begun[s.PID]; !ok && !m.g.good(s) {
 			m.stop(s)
 		}
 	}
-	return m.g.sessions.tidy(roles, m.g.config.Now().Add(-m.loginTime()))
+	return m.g.sessions.tidy(begun, roles, m.g.config.Now().Add(-m.loginTime()))
 }
 
 // wrong says why a session must end; "" when it may go on.
 func (g *Gateway) wrong(b backend) string {
-	// A pid passes to others, a process's start does not: that is more than the
-	// start of the session, which the server could be asked for.
-	if p, err := caller.ProcessOf(b.pid); err == nil {
-		if s, ok := g.sessions.of(p, b.role); ok {
-			if g.good(s) {
-				return ""
-			}
-			return "the right it began with has ended"
+	if s, ok := g.sessions.of(b); ok {
+		if g.good(s) {
+			return ""
 		}
+		return "the right it began with has ended"
 	}
 	if object, place, ok := certified(b.name); ok {
 		// When the certificate was made is not to be seen: what is revoked from a
