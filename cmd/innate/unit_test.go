@@ -396,11 +396,16 @@ mkdir -p /sys/fs/cgroup/system.slice/$1/a/b && echo $$ >/sys/fs/cgroup/system.sl
 	m.expect("nested.service", "own", answered, "below the unit's cgroup")
 	m.expect("other.service", m.own("nested.service"), stranger, "below another's")
 
-	// What a start leaves behind has no identity, though the cgroup is the same.
+	// What a start leaves behind has no identity, though the cgroup is the same, and
+	// the variables of that start do not pass for the unit's own.
+	m.Run(program, "app", "settings", "api", "KEPT=1")
 	m.Unit("left.service", "[Service]\nType=exec\nUser=daemon\nKillMode=process\nExecStart=/bin/sh -c '/bin/sleep 60 & exec /run/bin/asker %n'\n")
 	m.Run("mkfifo", "-m", "666", "/run/queue/left.service")
 	m.Run(program, "attach", "--app", "api", "--unit", "left.service")
-	m.Run("systemctl", "start", "left")
+	eventually(t, "the unit starts with the app's setting", func() bool {
+		m.Run("systemctl", "restart", "left")
+		return m.environ("left.service")["KEPT"] == "1"
+	})
 	was, own := m.running()["left.service"], m.own("left.service")
 	m.Run("systemctl", "restart", "left")
 	m.expect("left.service", "own", answered, "a unit that left something behind")
@@ -408,6 +413,9 @@ mkdir -p /sys/fs/cgroup/system.slice/$1/a/b && echo $$ >/sys/fs/cgroup/system.sl
 		t.Errorf("%+v, before %+v: want that a process was left in the cgroup", now, was)
 	}
 	m.expect("left.service", own, deaf, "the endpoint of the start before")
+	if m.environ("left.service")["KEPT"] != "1" {
+		t.Error("the app's setting is lost at the next start")
+	}
 }
 
 func TestUnitsThatCannotBeAppsAreRefused(t *testing.T) {
