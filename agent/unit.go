@@ -94,9 +94,10 @@ func (a *Agent) startUnit(ctx context.Context, q request, by uint32) ([]string, 
 	}
 	p, err := a.placed.named(ctx, typeSite, q.App)
 	if err != nil && !a.placed.heard() {
-		if within(a.ready, booting) {
-			p, err = a.placed.named(ctx, typeSite, q.App)
+		if !within(a.ready, booting) {
+			return nil, fmt.Errorf("the control plane has not told this agent yet what is placed here: %w", err)
 		}
+		p, err = a.placed.named(ctx, typeSite, q.App)
 	}
 	if err != nil {
 		return nil, err

@@ -228,6 +228,9 @@ func TestAUnitIsAnAppByItsCgroup(t *testing.T) {
 
 	// And back.
 	m.Run("systemctl", "start", "api")
+	if out, err := m.Try("setpriv", "--reuid", "daemon", "--regid", "daemon", "--clear-groups", program, "detach", "--unit", "api.service"); err == nil || !strings.Contains(out, "uid 1 may not run as api") {
+		t.Errorf("another user detaches it: %v\n%s", err, out)
+	}
 	own, pid = m.own("api.service"), m.property("api.service", "MainPID")
 	m.Run(program, "detach", "--unit", "api.service")
 	m.expect("api.service", "own", deaf, "detached")
@@ -242,6 +245,12 @@ func TestAUnitIsAnAppByItsCgroup(t *testing.T) {
 		t.Errorf("what was written is left: %s", out)
 	}
 	m.refused("is no app", "detach", "--unit", "api.service")
+	for _, action := range []string{"attach-unit", "start-unit", "start-app", "end-app", "detach-unit"} {
+		eventually(t, "the audit log has "+action, func() bool {
+			return strings.Contains(m.Run(program, "audit", "--action", action, "-o", "json"), `"unit":"api.service"`) ||
+				strings.Contains(m.Run(program, "audit", "--action", action, "-o", "json"), `"unit": "api.service"`)
+		})
+	}
 }
 
 func TestInstancesOfATemplateAreToldApart(t *testing.T) {
