@@ -64,6 +64,7 @@ type Instance struct {
 	client    chan struct{} // closed when the client has heard all
 	heard     func()        // closes client
 	agentEnds <-chan struct{}
+	lasting   context.Context // ends with it
 
 	// Of the goroutine that supervises.
 	ending    sync.WaitGroup // generations that another has followed

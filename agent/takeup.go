@@ -103,6 +103,8 @@ func (a *Agent) takeUp(ctx context.Context) error {
 			opener.Forget(a.opener, id)
 			continue
 		}
+		i.lasting, i.end = context.WithCancel(ctx)
+		i.agentEnds = ctx.Done()
 		instances[id] = i
 	}
 	for _, id := range left.Homes {
@@ -111,7 +113,7 @@ func (a *Agent) takeUp(ctx context.Context) error {
 		}
 	}
 	for _, i := range instances {
-		a.goOn(ctx, i)
+		a.goOn(i)
 	}
 	for _, f := range left.Spots {
 		a.metadata.running.Go(func() { a.takeUpSpot(ctx, f) })
@@ -203,6 +205,9 @@ func (a *Agent) takeUpHome(ctx context.Context, id string, instances map[string]
 	}
 	g := newGeneration(n.App, n.Generation, n.Created)
 	g.birth, g.share, g.home, g.process = n.birth, n.Share, left.Home, left.First
+	if i != nil {
+		ctx = i.lasting // it ends with its program
+	}
 	if err := a.apps.again(ctx, g, n, left); err != nil {
 		return errors.Join(err, endLeft(left))
 	}
@@ -267,10 +272,8 @@ func (s *apps) again(ctx context.Context, g *Generation, n generationNote, left 
 }
 
 // goOn supervises an instance from here on.
-func (a *Agent) goOn(ctx context.Context, i *Instance) {
+func (a *Agent) goOn(i *Instance) {
 	s := a.apps
-	lasting, end := context.WithCancel(ctx)
-	i.end, i.agentEnds = end, ctx.Done()
 	s.mu.Lock()
 	s.kept[i] = true
 	s.running.Add(1)
@@ -288,14 +291,14 @@ func (a *Agent) goOn(ctx context.Context, i *Instance) {
 		i.now = lostGeneration(i)
 	}
 	if i.client != nil {
-		go i.await(lasting)
+		go i.await(i.lasting)
 	}
 	again := i.restart == RestartAlways || i.restart == RestartOnFailure
 	if i.note.Ended || lost && !again {
 		go i.conclude(lost)
 		return
 	}
-	go i.supervise(lasting, lost)
+	go i.supervise(i.lasting, lost)
 }
 
 // lostGeneration stands for one that is over.
