@@ -169,11 +169,15 @@ func (s *session) sayApplied(steps, left []setup.Step) error {
 		}
 	}
 	fmt.Fprintln(s.out, "\nDone, and the server has read its files again.")
-	if len(left) > 0 {
-		fmt.Fprintln(s.out, "Put the lines of the server's environment where it is made: that cannot be known from here.")
+	for _, step := range left {
+		if step.Path == "" {
+			fmt.Fprintln(s.out, "Put the lines of the server's environment where it is made: that cannot be known from here.")
+		} else {
+			fmt.Fprintf(s.out, "Put the lines of the server's environment into %s, as root: this user may not.\n", step.Path)
+		}
 	}
 	if unit != "" {
-		fmt.Fprintf(s.out, "The unit was changed: systemctl daemon-reload && systemctl restart %s\n", unit)
+		fmt.Fprintf(s.out, "Its unit takes them by: systemctl daemon-reload && systemctl restart %s\n", unit)
 	}
 	if restart {
 		fmt.Fprintln(s.out, "RESTART the server: its environment is read at its start alone, and until then roles for tokens cannot log in.")

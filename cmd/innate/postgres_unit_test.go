@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,11 +28,12 @@ func TestPrepareTellsTheUnitOfAServerWhatLibldapIsToBelieve(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Run("install", "-d", "-o", "postgres", "/var/lib/pg", "/run/pg")
-	m.Run("setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", programs+"/initdb", "--pgdata", "/var/lib/pg/data", "--username", "postgres", "--auth", "peer", "--no-sync")
+	asServer := []string{"setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"}
+	m.Run(append(slices.Clone(asServer), programs+"/initdb", "--pgdata", "/var/lib/pg/data", "--username", "postgres", "--auth", "peer", "--no-sync")...)
 	for name, content := range map[string]string{
 		"server.crt": string(identity.Certificate), "server.key": string(identity.Key),
 		"postgresql.conf": "listen_addresses = ''\nunix_socket_directories = '/run/pg'\nssl = on\nshared_buffers = '16MB'\n",
-		"pg_hba.conf":     "local all postgres peer map=owner\n", "pg_ident.conf": "owner root postgres\n",
+		"pg_hba.conf":     "local all postgres peer map=owner\n", "pg_ident.conf": "owner root postgres\nowner postgres postgres\n",
 	} {
 		m.Write("/var/lib/pg/data/"+name, content, 0o600)
 		m.Run("chown", "postgres", "/var/lib/pg/data/"+name)
@@ -43,15 +45,18 @@ func TestPrepareTellsTheUnitOfAServerWhatLibldapIsToBelieve(t *testing.T) {
 		}
 	})
 	m.Run("systemctl", "start", "pg")
-	tell := func(more ...string) string {
+	tell := func(as []string, more ...string) string {
 		t.Helper()
-		return m.Run(append([]string{program, "postgres", "prepare", "--server", "orders", "--role", "app", "--connection", "host=/run/pg user=postgres dbname=postgres"}, more...)...)
+		return m.Run(append(append(slices.Clone(as), program, "postgres", "prepare", "--server", "orders", "--role", "app", "--connection", "host=/run/pg user=postgres dbname=postgres"), more...)...)
 	}
 	const file = "/etc/systemd/system/pg.service.d/innate.conf"
-	if out := tell(); !strings.Contains(out, file) {
-		t.Errorf("it does not say where the environment will be:\n%s", out)
+	if out := tell(asServer, "--apply"); !strings.Contains(out, "into "+file+", as root") {
+		t.Errorf("it does not say what is left to root:\n%s", out)
 	}
-	if out := tell("--apply"); !strings.Contains(out, "systemctl daemon-reload && systemctl restart pg.service") {
+	if out := tell(nil); !strings.Contains(out, file) || strings.Contains(out, "pg_hba.conf") {
+		t.Errorf("all but the environment was done:\n%s", out)
+	}
+	if out := tell(nil, "--apply"); !strings.Contains(out, "systemctl daemon-reload && systemctl restart pg.service") {
 		t.Errorf("it does not say how that is in force:\n%s", out)
 	}
 	m.Run("systemctl", "daemon-reload")
@@ -62,7 +67,7 @@ func TestPrepareTellsTheUnitOfAServerWhatLibldapIsToBelieve(t *testing.T) {
 			t.Errorf("the server runs with %s=%q, want %q", name, got[name], want)
 		}
 	}
-	if out := tell(); !strings.Contains(out, "The server is told all of it") {
+	if out := tell(nil); !strings.Contains(out, "The server is told all of it") {
 		t.Errorf("and again:\n%s", out)
 	}
 }
