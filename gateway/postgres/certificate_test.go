@@ -368,6 +368,12 @@ func TestNobodyLogsInByCertificateOnTheWordOfAnOldFeedOrOfNoGateway(t *testing.T
 		t.Errorf("the session of who lost the right meanwhile: %v", err)
 	}
 	w.untilIn(certificate, "app")
+
+	// One that ends when the server is not to be reached leaves none for its next start.
+	w.pg.Exec("ALTER ROLE innate_gateway NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'innate_gateway'")
+	w.until("that the gateway knows", func() bool { return strings.Contains(w.log.String(), "is not permitted to log in") })
+	w.stop()
+	w.untilBlock()
 }
 
 func TestAServerGoesFromCertificatesToTokensAndBack(t *testing.T) {

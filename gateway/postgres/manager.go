@@ -61,6 +61,7 @@ func (m *manager) look() {
 
 // run keeps the connection until ctx ends.
 func (m *manager) run(ctx context.Context) error {
+	defer m.clearRows(ctx, nil)
 	pause, said := firstPause, ""
 	for {
 		begun := time.Now()

@@ -91,13 +91,15 @@ func (m *manager) writeRows(rows []string) (changed bool, err error) {
 }
 
 // clearRows lets nobody in by certificate while the gateway is not there: it could
-// not end what begins.
+// not end what begins. Without a connection, a server that is up goes on with what
+// it has read.
 func (m *manager) clearRows(ctx context.Context, conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
 	changed, err := m.writeRows(nil)
-	if err == nil && changed {
+	if err == nil && changed && conn != nil {
+		ctx, cancel := context.WithTimeout(ctx, queryTime)
+		defer cancel()
 		_, err = conn.Exec(ctx, "SELECT pg_reload_conf()")
+		m.inForce = new([]string)
 	}
 	if err != nil {
 		m.g.config.Log.Error("the gateway ends and leaves its rows of log-ins by certificate", "err", err)
