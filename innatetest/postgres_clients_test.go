@@ -16,6 +16,7 @@ import (
 	"innate"
 	"innate/agent"
 	"innate/gateway/postgres/cluster"
+	"innate/gateway/postgres/postgrestest"
 	"innate/innatetest"
 	"innate/platform/database"
 )
@@ -151,7 +152,7 @@ func TestEveryClientLogsInAsItsAppWithNoPasswordAndItsSessionEndsWithTheMapping(
 				t.Errorf("over TLS: %s", got)
 			}
 			port := run.ask("SELECT client_port::text FROM pg_stat_activity WHERE pid = pg_backend_pid();")
-			if !holdsPort(t, run.started.Cgroup, port) {
+			if !postgrestest.HoldsPort(t, port, run.processes()...) {
 				t.Errorf("the server's peer is at port %s, which is no socket of the app's", port)
 			}
 			if c.name == "psql" { // one statement at a time, and none when the session ends

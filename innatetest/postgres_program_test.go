@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -110,36 +109,19 @@ func (p *program) tell(format string, args ...any) {
 	}
 }
 
-// holdsPort reports whether a process of a cgroup holds a TCP socket whose local
-// port that is.
-func holdsPort(t *testing.T, cgroup, port string) bool {
-	t.Helper()
-	n, err := strconv.Atoi(port)
+// processes are those of the program's cgroup.
+func (p *program) processes() (pids []int) {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.started.Cgroup, "cgroup.procs"))
 	if err != nil {
-		t.Fatalf("port %q", port)
+		p.t.Fatal(err)
 	}
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	procs, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(table)) {
-		f := strings.Fields(line) // sl local_address rem_address st … inode
-		if len(f) < 10 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
-			continue
+	for word := range strings.FieldsSeq(string(b)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			p.t.Fatal(err)
 		}
-		for pid := range strings.FieldsSeq(string(procs)) {
-			open, _ := filepath.Glob("/proc/" + pid + "/fd/*")
-			if slices.ContainsFunc(open, func(fd string) bool {
-				to, _ := os.Readlink(fd)
-				return to == "socket:["+f[9]+"]"
-			}) {
-				return true
-			}
-		}
+		pids = append(pids, pid)
 	}
-	return false
+	return pids
 }

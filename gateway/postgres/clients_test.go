@@ -7,13 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"innate"
+	"innate/gateway/postgres/postgrestest"
 )
 
 // An executor is a program that executes each line of its input and writes a line for it.
@@ -54,9 +54,9 @@ func TestEveryClientLogsInByAPasswordFileAndItsSocketIsTheServers(t *testing.T) 
 				if got := run.ask(t, "SELECT current_user;"); got != "app" {
 					t.Fatalf("with a token of %d bytes: %q", len(token), got)
 				}
-				port, err := strconv.Atoi(run.ask(t, "SELECT client_port FROM pg_stat_activity WHERE pid = pg_backend_pid();"))
-				if err != nil || !hasPort(t, run.pid, port) {
-					t.Errorf("the server's peer is at port %d (%v), which is no socket of the client's", port, err)
+				port := run.ask(t, "SELECT client_port FROM pg_stat_activity WHERE pid = pg_backend_pid();")
+				if !postgrestest.HoldsPort(t, port, run.pid) {
+					t.Errorf("the server's peer is at port %s, which is no socket of the client's", port)
 				}
 				run.in.Close()
 			}
@@ -68,9 +68,9 @@ func TestEveryClientLogsInByAPasswordFileAndItsSocketIsTheServers(t *testing.T) 
 			if err != nil {
 				t.Fatalf("with a token of %d bytes: %v", size, err)
 			}
-			var port int
-			if err := conn.QueryRow(t.Context(), "SELECT client_port FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&port); err != nil || !hasPort(t, os.Getpid(), port) {
-				t.Errorf("the server's peer is at port %d (%v), which is no socket of ours", port, err)
+			var port string
+			if err := conn.QueryRow(t.Context(), "SELECT client_port::text FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&port); err != nil || !postgrestest.HoldsPort(t, port, os.Getpid()) {
+				t.Errorf("the server's peer is at port %s (%v), which is no socket of ours", port, err)
 			}
 			conn.Close(t.Context())
 		}
@@ -124,29 +124,4 @@ func (w *world) startClient(t *testing.T, args []string, token string) *executor
 		}
 	})
 	return &executor{in, bufio.NewReader(out), cmd.Process.Pid}
-}
-
-// hasPort reports whether a process holds a TCP socket whose local port that is.
-func hasPort(t *testing.T, pid, port int) bool {
-	t.Helper()
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(table)) {
-		f := strings.Fields(line) // sl local_address rem_address st … inode
-		if len(f) < 10 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
-			continue
-		}
-		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, fd := range open {
-			if to, _ := os.Readlink(fd); to == "socket:["+f[9]+"]" {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -14,6 +14,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,4 +161,35 @@ func (s *Server) Connect(connection string) *pgx.Conn {
 	}
 	s.t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
+}
+
+// HoldsPort reports whether one of these processes holds a TCP socket of IPv4 whose
+// local port that is, as client_port of pg_stat_activity names it: nothing is
+// between client and server then.
+func HoldsPort(t testing.TB, port string, pids ...int) bool {
+	t.Helper()
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatalf("port %q", port)
+	}
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line) // sl local_address rem_address st … inode
+		if len(f) < 10 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
+			continue
+		}
+		for _, pid := range pids {
+			open, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+			if slices.ContainsFunc(open, func(fd string) bool {
+				to, _ := os.Readlink(fd)
+				return to == "socket:["+f[9]+"]"
+			}) {
+				return true
+			}
+		}
+	}
+	return false
 }
