@@ -370,26 +370,8 @@ func (l *Local) raze(h *home) error {
 	return err
 }
 
-// close lets go of a home and removes its files. Its processes are gone, or killed.
+// close closes what a home holds open and removes its files. Its processes are gone, or killed.
 func (h *home) close() error {
-	errs := []error{h.letGo()}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for kind := range h.folders {
-		if err := os.RemoveAll(h.folder(kind)); err != nil {
-			errs = append(errs, fmt.Errorf("removing the app's %s: %w", kind, err))
-		}
-	}
-	if h.Service != nil {
-		if err := os.Remove(h.variables()); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// letGo closes what a home holds open.
-func (h *home) letGo() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.over = true
@@ -403,6 +385,16 @@ func (h *home) letGo() error {
 	if h.ns != nil {
 		errs = append(errs, h.ns.Close())
 		h.ns = nil
+	}
+	for kind := range h.folders {
+		if err := os.RemoveAll(h.folder(kind)); err != nil {
+			errs = append(errs, fmt.Errorf("removing the app's %s: %w", kind, err))
+		}
+	}
+	if h.Service != nil {
+		if err := os.Remove(h.variables()); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

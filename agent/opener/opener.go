@@ -269,8 +269,7 @@ func (l *Local) probeSearch(context.Context, Order, []*os.File) (Answer, []*os.F
 	return Answer{}, nil, d.ProbeHolders(dir)
 }
 
-// Close ends every process that was started and removes what was made; of units, the
-// records and files stay.
+// Close ends every process that was started and removes what was made.
 func (l *Local) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -289,11 +288,7 @@ func (l *Local) Close() error {
 		os.Remove(g.process) // the last agent succeeds
 	}
 	for id, h := range l.homes {
-		if h.unit != nil && l.config.Held != "" { // the unit goes on, and its port may come back to a next opener
-			errs = append(errs, h.letGo())
-		} else {
-			errs = append(errs, h.close(), l.unsave(homeRecords, id))
-		}
+		errs = append(errs, h.close(), l.unsave(homeRecords, id))
 		delete(l.homes, id)
 	}
 	for n, k := range l.kept {

@@ -325,16 +325,34 @@ func TestAUnitOutlivesTheAgentAndKeepsItsEndpoint(t *testing.T) {
 		t.Error("it has the secret of before")
 	}
 
+	// Where the port is lost it is not opened again, and the unit is left alone.
+	lost := func(when string) {
+		t.Helper()
+		m.running()
+		m.expect("api.service", "own", deaf, when)
+		if got := m.property("api.service", "MainPID"); got != pid {
+			t.Errorf("%s: process %s of the unit is %s", when, pid, got)
+		}
+		m.Run("systemctl", "restart", "api")
+		m.expect("api.service", "own", answered, "the unit was started again")
+		pid = m.property("api.service", "MainPID")
+	}
 	pid = m.property("api.service", "MainPID")
 	m.Run("systemctl", "stop", "innate-agent")
 	m.expect("api.service", "own", deaf, "the agent was stopped")
+	m.Write("/etc/systemd/system/innate-agent.service.d/no-store.conf", "[Service]\nFileDescriptorStoreMax=0\n", 0o644)
+	m.Run("systemctl", "daemon-reload")
 	m.Run("systemctl", "start", "innate-agent")
-	m.running()
-	if got := m.property("api.service", "MainPID"); got != pid {
-		t.Errorf("the agent was stopped: process %s of the unit is %s", pid, got)
+	lost("the agent was stopped")
+	opener = m.property("innate-agent", "MainPID")
+	m.Run("kill", "-KILL", opener)
+	eventually(t, "the agent is started again", func() bool {
+		return m.property("innate-agent", "MainPID") != opener && m.property("innate-agent", "ActiveState") == "active"
+	})
+	lost("the opener was killed, and nobody has kept the port")
+	if log := m.Log("innate-agent.service"); !strings.Contains(log, "'systemctl restart api.service'") {
+		t.Errorf("the agent does not say what to do:\n%s", log)
 	}
-	m.Run("systemctl", "restart", "api")
-	m.expect("api.service", "own", answered, "the unit was started again")
 	m.Run("systemctl", "stop", "api")
 	eventually(t, "the generation is over", func() bool { return len(m.running()) == 0 })
 }
