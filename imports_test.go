@@ -48,7 +48,7 @@ var may = map[string]string{
 	"agent/appservice":            "agent/caller agent/endpoint audit jsonobject",
 	"agent/unit":                  "",                          // what systemd says, and what it is told
 	"agent/opener":                "agent/caller agent/launch", // does what takes root, and decides nothing: no tokens, no HTTP
-	"agent":                       "audit audit/ship feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm",
+	"agent":                       "audit audit/ship feed/client agent/endpoint agent/imds agent/appservice agent/caller agent/launch agent/opener agent/tpm agent/unit",
 	"admin":                       "rest", // asks as any client would
 	// Stands beside a database, far from ours. From the agent it has what the kernel says of a peer, and the
 	// ledger that counts repeated refusals.

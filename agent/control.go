@@ -138,8 +138,9 @@ func (a *Agent) serveClient(ctx context.Context, l *line, by uint32) {
 		r, err := a.tend(ctx, q, by)
 		a.answer(l, r, err)
 	case "attach-unit", "start-unit", "detach-unit":
-		r, err := a.tendUnit(ctx, q, by)
-		a.answer(l, r, err)
+		if r, err := a.tendUnit(ctx, q, by); !errors.Is(err, errLeaves) { // hung up, the client comes again
+			a.answer(l, r, err)
+		}
 	case "attach", "detach", "status":
 		r, err := a.manage(ctx, l, q, by)
 		a.answer(l, r, err)

@@ -12,7 +12,9 @@ import (
 
 	"innate"
 	"innate/agent/launch"
+	"innate/agent/unit"
 	"innate/audit"
+	"innate/feed/client"
 )
 
 // A unit of the host's service manager is an app by a drop-in, which only who may
@@ -29,6 +31,12 @@ type Attachment struct {
 
 // tendUnit answers what is asked of units.
 func (a *Agent) tendUnit(ctx context.Context, q request, by uint32) (report, error) {
+	if q.Service != nil {
+		q.Unit = q.Service.Unit
+	}
+	if err := unit.CheckName(q.Unit); err != nil {
+		return report{}, err
+	}
 	switch q.Op {
 	case "attach-unit":
 		at, err := a.attachUnit(ctx, q, by)
@@ -54,12 +62,19 @@ func (a *Agent) attachUnit(ctx context.Context, q request, by uint32) (*Attachme
 	case refused != nil:
 	case q.Unit == at.After:
 		refused = fmt.Errorf("%s is this agent's own unit", q.Unit)
-	case ev.Assurance < innate.CgroupUID:
-		refused = fmt.Errorf("a unit is known by its cgroup, and here callers are proved by %s only: %w", ev.Assurance, a.host().why())
 	default:
-		refused = a.suffices(p, ev.Assurance)
+		refused = a.knowsUnits(p)
 	}
 	return at, a.decide(ctx, ev, refused)
+}
+
+// knowsUnits refuses where units cannot be told apart, or not as surely as an app wants.
+func (a *Agent) knowsUnits(p *client.Placement) error {
+	here := a.host()
+	if here.assurance < innate.CgroupUID {
+		return fmt.Errorf("a unit is known by its cgroup, and here callers are proved by %s only: %w", here.assurance, here.why())
+	}
+	return a.suffices(p, here.assurance)
 }
 
 // unitEvent is what is recorded of what a local user asks for with a unit.
@@ -92,34 +107,23 @@ func (a *Agent) startUnit(ctx context.Context, q request, by uint32) ([]string, 
 	if q.Service == nil {
 		return nil, errors.New("start-unit wants the unit and its cgroup")
 	}
-	p, err := a.placed.named(ctx, typeSite, q.App)
-	if err != nil && !a.placed.heard() {
-		if !within(a.ready, booting) {
-			return nil, fmt.Errorf("the control plane has not told this agent yet what is placed here: %w", err)
-		}
-		p, err = a.placed.named(ctx, typeSite, q.App)
-	}
+	p, err := a.placedAtBoot(ctx, q.App)
 	if err != nil {
 		return nil, err
 	}
-	ev := a.unitEvent(q.Op, p.Resource, q.Service.Unit, by)
+	ev := a.unitEvent(q.Op, p.Resource, q.Unit, by)
 	ev.Assurance, ev.Detail["invocation"] = a.host().assurance, q.Invocation
-	var refused error
-	switch {
-	case by != 0:
+	refused := a.knowsUnits(p)
+	if by != 0 {
 		refused = &innate.Refusal{
 			Status: http.StatusForbidden, OAuth: "access_denied",
 			Text: fmt.Sprintf("uid %d may not say that a unit starts: the service manager does, as root", by),
 		}
-	case ev.Assurance < innate.CgroupUID:
-		refused = fmt.Errorf("a unit is known by its cgroup, and here callers are proved by %s only: %w", ev.Assurance, a.host().why())
-	default:
-		refused = a.suffices(p, ev.Assurance)
 	}
 	if err := a.decide(ctx, ev, refused); err != nil {
 		return nil, err
 	}
-	if err := a.apps.endUnits(ctx, "", q.Service.Unit); err != nil {
+	if err := a.apps.endUnits(ctx, "", q.Unit); err != nil {
 		return nil, err
 	}
 	g, env, err := a.apps.start(nil, p, program{service: q.Service, env: q.Env})
@@ -129,6 +133,28 @@ func (a *Agent) startUnit(ctx context.Context, q request, by uint32) ([]string, 
 	g.serving.Store(true)
 	return slices.DeleteFunc(env, func(v string) bool { return slices.Contains(q.Env, v) }), nil
 }
+
+// placedAtBoot finds an app, also when this agent is just being told of it.
+func (a *Agent) placedAtBoot(ctx context.Context, app string) (*client.Placement, error) {
+	p, err := a.placed.named(ctx, typeSite, app)
+	if err == nil || a.placed.heard() {
+		return p, err
+	}
+	late := time.NewTimer(booting)
+	defer late.Stop()
+	select {
+	case <-a.ready:
+		return a.placed.named(ctx, typeSite, app)
+	case <-late.C:
+	case <-ctx.Done():
+	case <-a.leaving:
+		return nil, errLeaves
+	}
+	return nil, fmt.Errorf("the control plane has not told this agent yet what is placed here: %w", err)
+}
+
+// errLeaves means that the next agent is to be asked.
+var errLeaves = errors.New("this agent makes way for the next one")
 
 // detachUnit ends the generations of a unit that is to be an app no longer.
 func (a *Agent) detachUnit(ctx context.Context, q request, by uint32) error {

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,27 +82,78 @@ func Holds(dir string, id uint64) bool {
 
 // Gone returns when the directory is no more, with nil, or when ctx ends. That it
 // is empty says nothing: between two programs that a manager starts there, it is.
-func (w *Watched) Gone(ctx context.Context) error {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), "inotify")
-	defer f.Close()
-	// A cgroup's own end is told by its parent alone.
-	_, err = unix.InotifyAddWatch(fd, filepath.Dir(w.cgroup.path), unix.IN_DELETE|unix.IN_ONLYDIR)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("watching cgroup %s: %w", w.cgroup.path, err)
-	}
-	defer context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Now()) })()
-	for events := make([]byte, 4096); w.Still(); {
-		_, err := f.Read(events) // neighbours' too
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+func (w *Watched) Gone(ctx context.Context, all *Removals) error {
+	for {
+		next, err := all.In(filepath.Dir(w.cgroup.path))
 		if err != nil {
 			return fmt.Errorf("watching cgroup %s: %w", w.cgroup.path, err)
 		}
+		if !w.Still() {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return nil
+}
+
+// Removals tell that directories were removed, wherever they are asked to look. They
+// share one inotify instance, of which a user has few. The zero value is ready.
+type Removals struct {
+	mu   sync.Mutex
+	file *os.File      // nil: not open
+	next chan struct{} // closed at the next event
+}
+
+// In looks into dir from now on, if it is there: next is closed when something was
+// removed there, or elsewhere.
+func (r *Removals) In(dir string) (next <-chan struct{}, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file == nil {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return nil, err
+		}
+		r.file, r.next = os.NewFile(uintptr(fd), "inotify"), make(chan struct{})
+		go r.listen(r.file)
+	}
+	raw, err := r.file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	ctl := raw.Control(func(fd uintptr) { _, err = unix.InotifyAddWatch(int(fd), dir, unix.IN_DELETE|unix.IN_ONLYDIR) })
+	if err = errors.Join(ctl, err); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	return r.next, nil
+}
+
+// listen tells of events until the file is closed.
+func (r *Removals) listen(f *os.File) {
+	for events := make([]byte, 4096); ; {
+		_, err := f.Read(events)
+		r.mu.Lock()
+		close(r.next)
+		r.next = make(chan struct{})
+		if err != nil && r.file == f {
+			r.file = nil
+		}
+		r.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Close ends it; whoever waits looks again.
+func (r *Removals) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
 }

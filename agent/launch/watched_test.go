@@ -34,8 +34,13 @@ func TestAWatchedCgroupIsGoneWhenItsOwnerRemovesIt(t *testing.T) {
 	if w.ID() != cgroup.ID || w.Path() != cgroup.Path() || !w.Still() {
 		t.Errorf("found %d at %s, want %d at %s", w.ID(), w.Path(), cgroup.ID, cgroup.Path())
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- w.Gone(t.Context()) }()
+	var all launch.Removals
+	defer all.Close()
+	const watches = 300 // a user has 128 inotify instances, mostly
+	gone := make(chan error, watches)
+	for range watches {
+		go func() { gone <- w.Gone(t.Context(), &all) }()
+	}
 	for _, name := range []string{"neighbour", "x.service"} {
 		dir := filepath.Join(owner.Path(), name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -45,8 +50,10 @@ func TestAWatchedCgroupIsGoneWhenItsOwnerRemovesIt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := <-gone; err != nil {
-		t.Errorf("it is gone, and the watch says %v", err)
+	for range watches {
+		if err := <-gone; err != nil {
+			t.Errorf("it is gone, and a watch says %v", err)
+		}
 	}
 	if cgroup, err = owner.Make("x.service"); err != nil {
 		t.Fatal(err)
@@ -54,7 +61,7 @@ func TestAWatchedCgroupIsGoneWhenItsOwnerRemovesIt(t *testing.T) {
 	if w.Still() {
 		t.Error("one that was made again under the same name is taken for it")
 	}
-	if err := w.Gone(t.Context()); err != nil {
+	if err := w.Gone(t.Context(), &all); err != nil {
 		t.Errorf("it was gone before, and the watch says %v", err)
 	}
 	again, err := launch.Watch(path)
@@ -62,7 +69,7 @@ func TestAWatchedCgroupIsGoneWhenItsOwnerRemovesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	ending, end := context.WithCancel(t.Context())
-	go func() { gone <- again.Gone(ending) }()
+	go func() { gone <- again.Gone(ending, &all) }()
 	end()
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Errorf("a watch that was ended says %v", err)

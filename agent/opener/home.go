@@ -301,14 +301,14 @@ func (h *home) kill(ctx context.Context, _ Order, _ []*os.File) (Answer, []*os.F
 
 // members counts the processes; without a cgroup that is not known.
 func (h *home) members(context.Context, Order, []*os.File) (Answer, []*os.File, error) {
-	of := interface{ Members() ([]int, error) }(h.cgroup)
+	var pids []int
+	var err error
 	switch {
 	case h.unit != nil:
-		of = h.unit
-	case h.cgroup == nil:
-		return Answer{}, nil, nil
+		pids, err = h.unit.Members()
+	case h.cgroup != nil:
+		pids, err = h.cgroup.Members()
 	}
-	pids, err := of.Members()
 	return Answer{Count: len(pids)}, nil, err
 }
 
@@ -317,7 +317,7 @@ func (h *home) members(context.Context, Order, []*os.File) (Answer, []*os.File, 
 // taken away.
 func (h *home) empty(ctx context.Context, _ Order, _ []*os.File) (Answer, []*os.File, error) {
 	if h.unit != nil {
-		return Answer{}, nil, h.unit.Gone(ctx)
+		return Answer{}, nil, h.unit.Gone(ctx, &h.local.removals)
 	}
 	if h.cgroup == nil {
 		h.mu.Lock()

@@ -94,9 +94,11 @@ type Local struct {
 	bridges bridges
 	taking  sync.Mutex // held while the address is put on our own namespace, or taken off it
 	ground  func() *ground
-	manager *manager    // of Open's; nil: none keeps anything
-	alive   atomic.Bool // the worker has said so since somebody looked
-	served  sync.Once   // ... for the first time
+
+	removals launch.Removals // of units' cgroups
+	manager  *manager        // of Open's; nil: none keeps anything
+	alive    atomic.Bool     // the worker has said so since somebody looked
+	served   sync.Once       // ... for the first time
 
 	mu      sync.Mutex
 	control *os.File         // the agent's socket; nil: it was not asked for
@@ -291,6 +293,7 @@ func (l *Local) Close() error {
 		errs = append(errs, h.close(), l.unsave(homeRecords, id))
 		delete(l.homes, id)
 	}
+	errs = append(errs, l.removals.Close())
 	for n, k := range l.kept {
 		k.close()
 		errs = append(errs, l.unsave(keptRecords, n))

@@ -52,9 +52,11 @@ func (h *home) adopt() (err error) {
 	if err := os.MkdirAll(filepath.Join(h.local.config.Runtime, unitsDir), 0o700); err != nil {
 		return err
 	}
-	if h.unit, err = watch(*h.Service); err == nil {
-		h.Cgroup, h.CgroupID = h.unit.Path(), h.unit.ID()
+	if h.unit, err = watch(*h.Service); err != nil {
+		return err
 	}
+	h.Cgroup, h.CgroupID = h.unit.Path(), h.unit.ID()
+	_, err = h.local.removals.In(filepath.Dir(h.Cgroup)) // or its end would not be heard
 	return err
 }
 

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"innate"
@@ -110,15 +110,12 @@ func All() (all map[string]innate.ResourceID, err error) {
 	return all, err
 }
 
-// Related are the attached units that a unit shares services with: itself, its
-// template, and a template's instances.
-func Related(unit string) (names []string, err error) {
+// Related are those among the units that are apps that a unit shares services with:
+// itself, its template, and a template's instances.
+func Related(unit string) (map[string]innate.ResourceID, error) {
 	all, err := All()
-	for name := range all {
-		if name == unit || template(unit) == name || template(name) == unit {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names, err
+	maps.DeleteFunc(all, func(name string, _ innate.ResourceID) bool {
+		return name != unit && template(unit) != name && template(name) != unit
+	})
+	return all, err
 }

@@ -36,11 +36,7 @@ func (s *session) attachUnit(socket, app, name string) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range related {
-		is, err := unit.Attached(r)
-		if err != nil {
-			return err
-		}
+	for r, is := range related {
 		if !strings.EqualFold(is.Name(), app) && !is.Equal(innate.ResourceID(app)) {
 			return fmt.Errorf("%s is the app %s already: 'innate detach --unit %s' first", r, is.Name(), r)
 		}
