@@ -296,7 +296,7 @@ func TestAUnitOutlivesTheAgentAndKeepsItsEndpoint(t *testing.T) {
 	goesOn := func(after string) {
 		t.Helper()
 		m.expect("api.service", "own", answered, after)
-		if now := m.running()["api.service"]; now != was || m.property("api.service", "MainPID") != pid {
+		if now := m.running()["api.service"]; now.Started != was.Started || m.property("api.service", "MainPID") != pid {
 			t.Errorf("%s: %+v with process %s, before %+v with %s", after, now, m.property("api.service", "MainPID"), was, pid)
 		}
 	}
