@@ -98,7 +98,13 @@ func checkProgram(t *testing.T, command ...string) {
 // Its path is short, for there may be sockets in it.
 func folder(t *testing.T, mode fs.FileMode) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "innatetest-")
+	return folderIn(t, "", mode)
+}
+
+// folderIn makes it in another folder than the usual one.
+func folderIn(t *testing.T, parent string, mode fs.FileMode) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "innatetest-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ const (
 	whyMapping     = "the token is good, and its identity is not mapped to this role at this server"
 	whyManagement  = "the gateway does not reach the server to end sessions, and lets none begin"
 	whyUnrecorded  = "the decision could not be recorded"
-	whyTooSlow     = "there was no decision within two seconds"
+	whyTooSlow     = "there was no decision within two seconds, with its record on the disk"
 	repeatsCounted = 10 * time.Second // refusals of one kind within it are one line, and a count
 )
 
@@ -57,16 +57,17 @@ type attempt struct {
 func (g *Gateway) decide(ctx context.Context, c *conversation, name, token string) (why string) {
 	a := &attempt{correlation: innate.NewGUID()}
 	why = g.judge(ctx, c, a, name, token)
-	if err := g.record(ctx, c, a, why); err != nil {
+	err := g.record(ctx, c, a, why)
+	if err != nil {
 		g.config.Log.Error("recording a log-in; it is refused", "err", err)
-		if why == "" {
-			g.sessions.forget(a.session)
+	}
+	if why == "" && (err != nil || ctx.Err() != nil) {
+		why = whyTooSlow
+		if ctx.Err() == nil {
 			why = whyUnrecorded
 		}
-	}
-	if why == "" && ctx.Err() != nil {
 		g.sessions.forget(a.session)
-		why = whyTooSlow
+		g.audit.Append(g.event(c, a, why)) // that it was let in may be recorded by now, or be so in a moment
 	}
 	if why == "" {
 		return ""
@@ -145,9 +146,8 @@ func (g *Gateway) good(s record) bool {
 	return !revoked && g.policy.allows(s.Claim.Object, s.Role)
 }
 
-// record writes the decision down: each log-in that is let in, and of refusals
-// the first of a kind and how often it was repeated.
-func (g *Gateway) record(ctx context.Context, c *conversation, a *attempt, why string) error {
+// event is the decision as the audit log has it.
+func (g *Gateway) event(c *conversation, a *attempt, why string) audit.Event {
 	ev := audit.Event{
 		Time: g.config.Now(), Action: logIn, Allowed: why == "", Target: string(g.config.Server), Why: why,
 		Correlation: a.correlation, Address: c.tcp.RemoteAddr().String(), Detail: map[string]string{"role": clip(a.role)},
@@ -160,6 +160,13 @@ func (g *Gateway) record(ctx context.Context, c *conversation, a *attempt, why s
 	if a.session.PID != 0 {
 		ev.Detail["process"] = strconv.Itoa(a.session.PID)
 	}
+	return ev
+}
+
+// record writes the decision down: each log-in that is let in, and of refusals
+// the first of a kind and how often it was repeated.
+func (g *Gateway) record(ctx context.Context, c *conversation, a *attempt, why string) error {
+	ev := g.event(c, a, why)
 	if why == "" {
 		return g.audit.Record(ctx, ev)
 	}
