@@ -1,7 +1,10 @@
 package postgres_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,4 +72,36 @@ func TestARoleIsItsBytesAndNothingElse(t *testing.T) {
 	if _, err := w.logIn("app", w.token(alice, nil)); sqlState(err) != "28000" {
 		t.Errorf("who may be those logs in as app: %v", err)
 	}
+}
+
+func TestALogInThatCannotBeRecordedIsRefused(t *testing.T) {
+	w := newServer(t)
+	dir := w.config.Dir
+	if err := syscall.Mount("small", dir, "tmpfs", 0, "size=2m,mode=711"); err != nil {
+		t.Skipf("a file system of the test's own, which can be full: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	w.mapped(alice, "app")
+	filler := filepath.Join(dir, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	// What is left of the last page is still theirs.
+	w.until("the refusal", func() bool {
+		_, err := w.attempt(t.Context(), "app", w.token(alice, nil))
+		return sqlState(err) == "28000"
+	})
+	w.pg.Await("LDAP diagnostics: the decision could not be recorded")
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	w.mapped(alice, "app")
 }
