@@ -47,8 +47,8 @@ func (s *Server) Steps() (all []Step, err error) {
 	all = s.roleSteps()
 	all = append(all, s.settingSteps()...)
 	// pg_hba.conf last: once it is in force, nothing of what it needs is missing.
-	for _, make := range []func() (*Step, error){s.environmentStep, s.authorityStep, s.authoritySetting, s.identStep, s.hbaStep} {
-		step, err := make()
+	for _, missing := range []func() (*Step, error){s.environmentStep, s.authorityStep, s.authoritySetting, s.identStep, s.hbaStep} {
+		step, err := missing()
 		if err != nil {
 			return nil, err
 		}
