@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"innate/agent"
+	"innate/feed/client"
 	"innate/innatetest"
 	"innate/platform/database"
 )
@@ -254,5 +256,50 @@ func TestACertificateEndsWhereItsIdentityIsNotHeldAnyMore(t *testing.T) {
 	}
 	if _, err := of[1].logIn(t, db, "app"); err != nil {
 		t.Errorf("and its certificate: %v", err)
+	}
+}
+
+func TestAGatewayHearsOfThePlacesThatAreThere(t *testing.T) {
+	t.Parallel()
+	p := innatetest.Start(t)
+	byCertificate := map[string]any{"authentication": "certificate"}
+	db := p.Postgres("orders", byCertificate)
+	api := p.App("api")
+	token := gatewayOf(p, db).Token(p.Admin.Info.Management)
+	places := func(f *heardFeed) (all []string) {
+		for key := range f.rows {
+			if id, ok := strings.CutPrefix(key, client.DatabasePlaceKey("")); ok {
+				all = append(all, id)
+			}
+		}
+		return all
+	}
+	p.MayLogIn(api, db, "app")
+	f, _ := hear(t, p, db, token)
+	first := places(f)
+	if len(first) != 1 {
+		t.Fatalf("places: %q, want the app's", first)
+	}
+	p.MayNotLogIn(api, db)
+	p.MayLogIn(api, db, "other")
+	f.roles(api.Principal(), "other")
+	if now := places(f); !slices.Equal(now, first) {
+		t.Errorf("mapped anew, and its place is %q, was %q", now, first)
+	}
+
+	// A server that is made again knows nothing of before.
+	p.Delete(db)
+	db = p.Postgres("orders", byCertificate)
+	p.MayLogIn(api, db, "app")
+	p.Grant(p.App("pg-gateway"), "PostgreSQL Gateway", db)
+	f, _ = hear(t, p, db, token)
+	if now := places(f); len(now) != 1 || now[0] == first[0] {
+		t.Errorf("at a server of the same name the place is %q, was %q; want another", now, first)
+	}
+	id := api.Principal()
+	p.Delete(api)
+	f.roles(id)
+	if len(places(f)) > 0 { // in the same transaction, and told one after the other
+		f.until(func(client.Event) bool { return len(places(f)) == 0 })
 	}
 }
