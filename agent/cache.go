@@ -195,8 +195,8 @@ func (w *wallet) forget(which func(innate.ObjectID) bool) {
 // get returns a token from the cache, or waits for one.
 func (c *cache) get(ctx context.Context, o order) (innate.Token, error) {
 	w := c.wallet(o.workload)
-	now := c.now()
 	w.mu.Lock()
+	now := c.now() // not before: a token that came meanwhile would be one of a clock that went back
 	e := w.entry(o)
 	if e == nil {
 		w.mu.Unlock()

@@ -186,9 +186,9 @@ func (m *memory) aead() (cipher.AEAD, error) {
 // what it revokes from there on is revoked again after the restart.
 func (a *Agent) know() remembered {
 	r := a.placed.remember()
-	now := a.config.Now()
 	for _, w := range a.tokens.wallets() {
 		w.mu.Lock()
+		now := a.config.Now()
 		for _, e := range w.tokens {
 			if e.good(now) {
 				r.Tokens = append(r.Tokens, rememberedToken{e.order.workload, e.order.proof, e.fetched, e.token})

@@ -32,9 +32,9 @@ func (c *cache) refreshing(ctx context.Context) error {
 // refreshDue looks once. What nobody asked for since it came is left to end,
 // and what has ended is thrown away.
 func (c *cache) refreshDue() {
-	now := c.now()
 	for _, w := range c.wallets() {
 		w.mu.Lock()
+		now := c.now()
 		maps.DeleteFunc(w.tokens, func(_ tokenKey, e *entry) bool { return e.call == nil && !e.good(now) })
 		for _, e := range w.tokens {
 			if e.asked && e.due(now) {
