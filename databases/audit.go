@@ -11,6 +11,10 @@ import (
 	"innate/store"
 )
 
+// shippedRate is what a gateway may send of its audit log, in bytes a second: about
+// a hundred log-ins, each of which it records.
+const shippedRate = 64 << 10
+
 // takeAudit takes what a server's gateway recorded into this platform's own
 // audit log (see package ship). Each event is marked as the word of that server,
 // about that server, by that gateway: whatever it says itself.
@@ -24,7 +28,7 @@ func (d *Databases) takeAudit(c call) error {
 	}
 	row := rowOf(c.server) + "//" + string(c.who.Object) + "/" + strings.TrimPrefix(c.who.Host.Key(), "/")
 	if wait := d.shipping.Spend(row, len(q.Lines), d.config.Now()); wait > 0 {
-		return &rest.Error{Status: http.StatusTooManyRequests, Code: "TooManyRecords", RetryAfter: wait, Message: ship.TooMany}
+		return &rest.Error{Status: http.StatusTooManyRequests, Code: "TooManyRecords", RetryAfter: wait, Message: d.shipping.TooMany()}
 	}
 	var at audit.Place
 	if _, err := d.config.DB.Update(c.Context(), func(tx store.Tx) error {

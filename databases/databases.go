@@ -69,7 +69,7 @@ func New(c Config) (*Databases, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Databases{config: c}, nil
+	return &Databases{config: c, shipping: ship.Allowance{Rate: shippedRate}}, nil
 }
 
 // A Server is what its resource says of one.

@@ -9,6 +9,10 @@ import (
 	"innate/store"
 )
 
+// shippedRate is what a host may send of its audit log, in bytes a second. An agent
+// records far less.
+const shippedRate = 8 << 10
+
 // shipped says how far the audit log of a machine has been received, by machine key.
 const shipped store.Table[audit.Place] = "hosts/shipped/"
 
@@ -34,7 +38,7 @@ func (h *Hosts) receive(w http.ResponseWriter, r *http.Request) (at audit.Place,
 		return at, badShipment(err)
 	}
 	if wait := h.shipping.Spend(p.machine.Key(), len(q.Lines), h.config.Now()); wait > 0 {
-		return at, &rest.Error{Status: http.StatusTooManyRequests, Code: "TooManyRecords", RetryAfter: wait, Message: ship.TooMany}
+		return at, &rest.Error{Status: http.StatusTooManyRequests, Code: "TooManyRecords", RetryAfter: wait, Message: h.shipping.TooMany()}
 	}
 	err = h.insist(r.Context(), func(tx store.Tx) error {
 		m, err := current(tx, p)

@@ -128,7 +128,8 @@ func New(c Config) (*Hosts, error) {
 	}
 	h := &Hosts{
 		config: c, name: origin.Hostname(), challenges: rate.NewLimiter(challengeRate, challengeBurst),
-		feeds: map[string]map[*stream]bool{},
+		shipping: ship.Allowance{Rate: shippedRate},
+		feeds:    map[string]map[*stream]bool{},
 	}
 	members.Index(c.DB, h.cut)
 	return h, nil

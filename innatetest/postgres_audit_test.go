@@ -283,13 +283,28 @@ func TestAGatewaySpeaksOfItsOwnServerOnly(t *testing.T) {
 			t.Fatalf("at its server: %d %s, want 200 and %s", code, text, to)
 		}
 	}
-	taken := events(t, p.Admin, "action=log-in-to-database")
+	var taken []audit.Event
+	eventually(t, "it is in the log", func() bool {
+		taken = events(t, p.Admin, "action=log-in-to-database")
+		return len(taken) > 0
+	})
 	if len(taken) != 1 {
 		t.Fatalf("%d events, want 1: %+v", len(taken), taken)
 	}
 	if ev := taken[0]; ev.From != string(db.ID()) || ev.Target != string(db.ID()) || ev.Detail["gateway"] != string(gateway.Principal()) {
 		t.Errorf("recorded as from %q on %q by %q, want %s, by whose right it was sent", ev.From, ev.Target, ev.Detail["gateway"], db.ID())
 	}
+	good := lines
+	lines = bytes.Repeat([]byte("x"), ship.MaxBody)
+	codes := map[int]int{}
+	for range 6 {
+		code, _ := send(db, token)
+		codes[code]++
+	}
+	if codes[http.StatusTooManyRequests] == 0 {
+		t.Errorf("6 MiB at once were answered %v, want 429 too", codes)
+	}
+	lines = good
 	ungrant(p, gateway, db)
 	if code, _ := send(db, token); code != http.StatusForbidden {
 		t.Errorf("without the role: %d, want 403", code)

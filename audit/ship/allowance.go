@@ -8,17 +8,16 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What each sender may send, in bytes: so much at once and a second. A log of
-// decisions grows far slower; who sends as fast as it may fills no disk soon.
 const (
-	burst   = 4 << 20
-	perTime = 8 << 10
-	cost    = 1 << 10 // of a request, whatever is in it
+	burst = 4 << 20 // bytes that a sender may send at once
+	cost  = 1 << 10 // of a request, in bytes, whatever is in it
 )
 
-// An Allowance bounds what each sender may send to this process. The zero value
-// is ready.
+// An Allowance bounds what each sender may send to this process: who sends as fast
+// as it may fills no disk soon. Rate is required.
 type Allowance struct {
+	Rate int // bytes a second of each sender, once it has sent much at once
+
 	mu sync.Mutex
 	of map[string]*rate.Limiter // by sender
 }
@@ -33,7 +32,7 @@ func (a *Allowance) Spend(sender string, lines int, now time.Time) (wait time.Du
 		if a.of == nil {
 			a.of = map[string]*rate.Limiter{}
 		}
-		l = rate.NewLimiter(perTime, burst)
+		l = rate.NewLimiter(rate.Limit(a.Rate), burst)
 		a.of[sender] = l
 	}
 	n := lines + cost
@@ -41,8 +40,10 @@ func (a *Allowance) Spend(sender string, lines int, now time.Time) (wait time.Du
 		return 0
 	}
 	missing := float64(n) - l.TokensAt(now)
-	return time.Duration(missing / perTime * float64(time.Second))
+	return time.Duration(missing / float64(a.Rate) * float64(time.Second))
 }
 
 // TooMany is what a sender reads when it has to wait.
-var TooMany = fmt.Sprintf("more audit records than %d bytes a second: keep them, and send them later", perTime)
+func (a *Allowance) TooMany() string {
+	return fmt.Sprintf("more audit records than %d bytes a second: keep them, and send them later", a.Rate)
+}
