@@ -58,8 +58,8 @@ func (s *session) open(ctx context.Context, h hosting) error {
 		case !errors.Is(err, opener.ErrRestart):
 			return err
 		}
-		// Until the next program listens, one more Restart would be its end, and is
-		// not needed. Leave may be: that is what it is for.
+		// Until the next program listens, a Restart would be its end, and is not needed:
+		// one is under way. A Leave may end it, for what is held is kept.
 		signal.Ignore(opener.Restart)
 		signal.Reset(opener.Leave)
 		select {
