@@ -21,8 +21,8 @@ var himds = dialect{
 	metadata: true,
 	alone:    true,
 	refusal:  func(err error, _ innate.Selector) innate.Refusal { return endpoint.GradeMetadata(err) },
-	token: func(q question, t innate.Token, now time.Time) []byte {
-		return endpoint.MetadataToken(t, q.resource, q.selector, q.value, now)
+	token: func(b []byte, q question, t innate.Token, now time.Time) []byte {
+		return endpoint.MetadataToken(b, t, q.resource, q.selector, q.value, now)
 	},
 	failure: func(no innate.Refusal, correlation string, now time.Time) any {
 		return endpoint.NewMetadataFailure(no, correlation, now)

@@ -67,7 +67,7 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, r, p, q.resource, e.dialect.refusal(err, q.which))
 		return
 	}
-	endpoint.Answer(w, http.StatusOK, e.dialect.token(q, token, now))
+	endpoint.AnswerToken(w, func(b []byte) []byte { return e.dialect.token(b, q, token, now) })
 }
 
 // What a refusal was for, where a dialect has a word of its own for it.

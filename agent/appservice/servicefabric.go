@@ -53,12 +53,12 @@ func refusalOfFabric(err error, _ innate.Selector) innate.Refusal {
 	return endpoint.Grade(err)
 }
 
-// tokenOfFabric is a 200; here the time is a number.
-func tokenOfFabric(q question, t innate.Token, _ time.Time) []byte {
-	b := jsonobject.String(endpoint.Object(t, q.resource), "token_type", "Bearer")
+// tokenOfFabric is of a 200; here the time is a number.
+func tokenOfFabric(b []byte, q question, t innate.Token, _ time.Time) []byte {
+	b = jsonobject.String(b, "token_type", "Bearer")
 	b = jsonobject.String(b, "access_token", t.Value)
-	b = jsonobject.Number(b, "expires_on", t.Expires.Unix())         // seconds since the epoch
-	return append(jsonobject.String(b, "resource", q.resource), '}') // byte for byte as asked
+	b = jsonobject.Number(b, "expires_on", t.Expires.Unix()) // seconds since the epoch
+	return jsonobject.String(b, "resource", q.resource)      // byte for byte as asked
 }
 
 func failureOfFabric(no innate.Refusal, correlation string, _ time.Time) any {

@@ -30,7 +30,7 @@ type dialect struct {
 	metadata bool      // wants "Metadata: true", which no tricked browser sends
 	alone    bool      // no selector may mean the only identity, as at 169.254.169.254
 	refusal  func(err error, which innate.Selector) innate.Refusal
-	token    func(q question, t innate.Token, now time.Time) []byte
+	token    func(b []byte, q question, t innate.Token, now time.Time) []byte // adds its members
 	failure  func(no innate.Refusal, correlation string, now time.Time) any
 }
 

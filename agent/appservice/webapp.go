@@ -38,16 +38,16 @@ func refusalOfWebApp(err error, which innate.Selector) innate.Refusal {
 	return no
 }
 
-// tokenOfWebApp is a 200; the numbers are strings because SDKs were built
+// tokenOfWebApp is of a 200; the numbers are strings because SDKs were built
 // against the real endpoint's.
-func tokenOfWebApp(q question, t innate.Token, now time.Time) []byte {
-	b := jsonobject.String(endpoint.Object(t, q.resource), "access_token", t.Value)
+func tokenOfWebApp(b []byte, q question, t innate.Token, now time.Time) []byte {
+	b = jsonobject.String(b, "access_token", t.Value)
 	b = jsonobject.Digits(b, "expires_on", t.Expires.Unix())                      // seconds since the epoch
 	b = jsonobject.Digits(b, "expires_in", int64(t.Expires.Sub(now)/time.Second)) // seconds from now
 	b = jsonobject.Digits(b, "not_before", t.NotBefore.Unix())
 	b = jsonobject.String(b, "resource", q.resource) // byte for byte as asked: SDKs cache under it
 	b = jsonobject.String(b, "token_type", "Bearer")
-	return append(jsonobject.String(b, "client_id", t.Client), '}')
+	return jsonobject.String(b, "client_id", t.Client)
 }
 
 func failureOfWebApp(no innate.Refusal, correlation string, _ time.Time) any {

@@ -13,14 +13,14 @@ import (
 // What a metadata service says, at 169.254.169.254 and where Azure Arc has its
 // own (managed-identity-endpoints §1.2, §1.3, §3.2).
 
-// MetadataToken is the body of a 200, for who asked for a resource, naming an
-// identity by a selector (client_id, object_id, …; empty for none) and its value.
+// MetadataToken adds the members of a 200 to b, for who asked for a resource,
+// naming an identity by a selector (client_id, object_id, …; empty for none) and its value.
 // The numbers are strings, and none is ever empty, because SDKs were built
 // against the real endpoint's; the order is its order. There is no refresh_in:
 // only one SDK reads it.
-func MetadataToken(t innate.Token, resource, selector, value string, now time.Time) []byte {
+func MetadataToken(b []byte, t innate.Token, resource, selector, value string, now time.Time) []byte {
 	left := int64(t.Expires.Sub(now) / time.Second)
-	b := jsonobject.String(Object(t, resource, value), "access_token", t.Value)
+	b = jsonobject.String(b, "access_token", t.Value)
 	b = jsonobject.String(b, "client_id", t.Client)
 	b = jsonobject.Digits(b, "expires_in", left)             // seconds from now
 	b = jsonobject.Digits(b, "expires_on", t.Expires.Unix()) // seconds since the epoch
@@ -37,7 +37,7 @@ func MetadataToken(t innate.Token, resource, selector, value string, now time.Ti
 	case "mi_res_id":
 		b = jsonobject.Present(b, "mi_res_id", value)
 	}
-	return append(b, '}')
+	return b
 }
 
 // A MetadataFailure is the body of every refusal; what relates to the token

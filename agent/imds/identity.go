@@ -87,7 +87,9 @@ func badRequest(text string) error {
 }
 
 func (s *Server) answer(w http.ResponseWriter, q question, t innate.Token) {
-	endpoint.Answer(w, http.StatusOK, endpoint.MetadataToken(t, q.resource, q.selector, q.value, s.now()))
+	endpoint.AnswerToken(w, func(b []byte) []byte {
+		return endpoint.MetadataToken(b, t, q.resource, q.selector, q.value, s.now())
+	})
 }
 
 // serveInfo answers GET /metadata/identity/info; its body is exactly one key.
