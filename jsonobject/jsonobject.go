@@ -66,7 +66,7 @@ func Quote[S ~string](b []byte, s S) []byte {
 func plain(b []byte) bool {
 	for ; len(b) >= 8; b = b[8:] {
 		w := binary.LittleEndian.Uint64(b)
-		if (w|below(w, ' ')|below(w^each*'"', 1)|below(w^each*'\\', 1)|below(w^each*0x7f, 1))&(each*0x80) != 0 {
+		if (w|(w+each)|below(w, ' ')|below(w^each*'"', 1)|below(w^each*'\\', 1))&(each*0x80) != 0 { // w+each: 0x7f becomes 0x80
 			return false
 		}
 	}

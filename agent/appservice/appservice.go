@@ -179,8 +179,10 @@ func New(c Config) (*Endpoint, error) {
 	return e, nil
 }
 
-// minSecret is 256 bits as 43 characters of base64, or more of hexadecimal.
-const minSecret = 43
+const (
+	minSecret     = 43  // characters: 256 bits in base64, or more of hexadecimal
+	longestSecret = 128 // SDKs keep it in a header
+)
 
 func (c Config) check() error {
 	g := c.Generation
@@ -193,8 +195,8 @@ func (c Config) check() error {
 		return fmt.Errorf("there is no shape %q: want %s, %s, %s or %s", c.Shape, AppService, ServiceFabric, AzureML, Arc)
 	case c.Shape == Arc && c.Challenges == nil:
 		return errors.New("Challenges is missing")
-	case c.Shape != Arc && c.Kept == nil && (len(c.Secret) < minSecret || len(c.Secret) > 128): // SDKs keep it in a header
-		return fmt.Errorf("Secret has %d characters: want %d to 128", len(c.Secret), minSecret)
+	case c.Shape != Arc && c.Kept == nil && (len(c.Secret) < minSecret || len(c.Secret) > longestSecret):
+		return fmt.Errorf("Secret has %d characters: want %d to %d", len(c.Secret), minSecret, longestSecret)
 	case c.Tokens == nil:
 		return errors.New("Tokens is missing")
 	case c.Audit == nil:
@@ -255,6 +257,10 @@ func (f fixed) knows(presented []string) bool {
 	if len(presented) != 1 {
 		return false
 	}
-	sum := sha256.Sum256([]byte(presented[0]))
+	var b [longestSecret]byte // no memory of the heap
+	if len(presented[0]) > len(b) {
+		return false
+	}
+	sum := sha256.Sum256(b[:copy(b[:], presented[0])])
 	return subtle.ConstantTimeCompare(sum[:], f[:]) == 1
 }
