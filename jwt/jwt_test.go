@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -351,6 +352,9 @@ func FuzzParse(f *testing.F) {
 		var claims map[string]json.RawMessage
 		if err := json.Unmarshal(token.Unverified(), &claims); err != nil {
 			t.Errorf("claims are no object: %v", err)
+		}
+		if !reflect.DeepEqual(token.Members(), claims) {
+			t.Errorf("the members are %q, want %q", token.Members(), claims)
 		}
 		for _, pub := range []crypto.PublicKey{k.rsa.Public(), k.ec.Public()} {
 			_, err := token.Verify(pub)

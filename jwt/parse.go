@@ -28,7 +28,8 @@ type Token struct {
 	KeyID  string                     // kid
 
 	claims    json.RawMessage
-	signed    string // header and payload as they were signed
+	members   map[string]json.RawMessage // of claims
+	signed    string                     // header and payload as they were signed
 	signature []byte
 }
 
@@ -62,19 +63,17 @@ func Parse(compact string, algs ...Alg) (*Token, error) {
 		signed:    compact[:len(parts[0])+1+len(parts[1])],
 		signature: decoded[2],
 	}
-	if err := checkObject(decoded[0]); err != nil {
+	var err error
+	if t.Header, err = object(decoded[0]); err != nil {
 		return nil, fmt.Errorf("its header: %w", err)
 	}
-	if err := checkObject(decoded[1]); err != nil {
+	if t.members, err = object(decoded[1]); err != nil {
 		return nil, fmt.Errorf("its claims: %w", err)
 	}
-	return t, t.readHeader(decoded[0], algs)
+	return t, t.readHeader(algs)
 }
 
-func (t *Token) readHeader(header []byte, algs []Alg) error {
-	if err := json.Unmarshal(header, &t.Header); err != nil {
-		return errors.New("its header is not a JSON object")
-	}
+func (t *Token) readHeader(algs []Alg) error {
 	if _, ok := t.Header["crit"]; ok { // RFC 7515 §4.1.11: we understand no extension
 		return errors.New("its header has crit, and no extension is understood here")
 	}
@@ -94,6 +93,9 @@ func (t *Token) readHeader(header []byte, algs []Alg) error {
 
 // Unverified is the payload before its signature was checked: to find the key with, not to believe.
 func (t *Token) Unverified() json.RawMessage { return t.claims }
+
+// Members are those of Unverified, by their exact names.
+func (t *Token) Members() map[string]json.RawMessage { return t.members }
 
 // Verify checks the signature with pub, whose type must fit the algorithm, and returns the claims.
 func (t *Token) Verify(pub crypto.PublicKey) (json.RawMessage, error) {
@@ -126,13 +128,17 @@ func (t *Token) signedBy(pub crypto.PublicKey) bool {
 	return false
 }
 
-// checkObject checks that b is one JSON object in which no member stands twice
-// (RFC 7515 §4, RFC 7519 §4): two readers must not see two different tokens.
-func checkObject(b []byte) error {
+// object reads the members of b, which is to be one JSON object in which none
+// stands twice, at any depth (RFC 7515 §4, RFC 7519 §4): two readers must not see
+// two different tokens.
+func object(b []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(b) || !json.Valid(b) || bytes.TrimLeft(b, space)[0] != '{' {
-		return errors.New("not a JSON object")
+		return nil, errors.New("not a JSON object")
 	}
-	return (&walk{b}).value(maxDepth)
+	members := map[string]json.RawMessage{}
+	w := &walk{b}
+	w.next()
+	return members, w.container(maxDepth-1, func(name, value []byte) { members[string(name)] = value })
 }
 
 // space is what may stand between the parts of JSON (RFC 8259 §2).
@@ -154,7 +160,7 @@ func (w *walk) value(depth int) error {
 		if depth == 0 {
 			return fmt.Errorf("nested deeper than %d", maxDepth)
 		}
-		return w.container(depth - 1)
+		return w.container(depth-1, nil)
 	case '"':
 		w.text()
 	default: // a number, true, false or null
@@ -163,8 +169,9 @@ func (w *walk) value(depth int) error {
 	return nil
 }
 
-// container goes over an object or an array.
-func (w *walk) container(depth int) error {
+// container goes over an object or an array. found, unless it is nil, is told the
+// members of an object.
+func (w *walk) container(depth int, found func(name, value []byte)) error {
 	object := w.rest[0] == '{'
 	var names [][]byte
 	for w.rest = w.rest[1:]; ; {
@@ -180,9 +187,14 @@ func (w *walk) container(depth int) error {
 			names = append(names, w.text())
 			w.next() // the colon
 			w.rest = w.rest[1:]
+			w.next()
 		}
+		value := w.rest
 		if err := w.value(depth); err != nil {
 			return err
+		}
+		if found != nil {
+			found(names[len(names)-1], value[:len(value)-len(w.rest)])
 		}
 	}
 }

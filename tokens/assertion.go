@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"innate/directory"
@@ -62,7 +63,7 @@ func (s *Service) checkOwn(q *request, a *assertion, r directory.Registration) e
 		return refusal(http.StatusBadRequest, "invalid_request", 700021,
 			"The subject of the client assertion is %s: want the client id %s, as iss has it", shown(a.subject), q.client)
 	}
-	if err := signedByRegistered(q, a.token, r); err != nil {
+	if err := s.signedByRegistered(q, a.token, r); err != nil {
 		return err
 	}
 	if !s.assertable[strings.ToLower(a.audience[0])] {
@@ -126,10 +127,7 @@ func readAssertion(compact string) (*assertion, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &assertion{token: token}
-	if err := json.Unmarshal(token.Unverified(), &a.claims); err != nil {
-		return nil, errors.New("its claims are not a JSON object")
-	}
+	a := &assertion{token: token, claims: token.Members()}
 	for _, one := range []struct {
 		name string
 		to   *string
@@ -214,18 +212,18 @@ func (a *assertion) checkTimes(now time.Time) error {
 
 // signedByRegistered checks the signature with the registered certificate that
 // the header names. The header's own x5c is not looked at: anybody can put one there.
-func signedByRegistered(q *request, token *jwt.Token, r directory.Registration) error {
+func (s *Service) signedByRegistered(q *request, token *jwt.Token, r directory.Registration) error {
 	named, err := thumbprintOf(token)
 	if err != nil {
 		return unproved(700027, "The certificate with which the client assertion is signed cannot be told: %v", err)
 	}
 	for _, registered := range r.Certificates {
-		if !named.is(registered.DER) {
+		sum := sha256.Sum256(registered.DER)
+		if !named.is(sum, registered.DER) {
 			continue
 		}
-		sum := sha256.Sum256(registered.DER)
 		q.key = hex.EncodeToString(sum[:])
-		cert, err := x509.ParseCertificate(registered.DER)
+		cert, err := s.certificates.of(sum, registered.DER)
 		if err != nil {
 			return fmt.Errorf("registered certificate %s of app %s: %w", registered.KeyID, r.Client, err)
 		}
@@ -270,13 +268,44 @@ func thumbprintOf(token *jwt.Token) (thumbprint, error) {
 	return nil, errors.New("its header has neither x5t#S256 nor x5t")
 }
 
-func (t thumbprint) is(der []byte) bool {
+// is reports whether t names the certificate der, whose SHA-256 is sum.
+func (t thumbprint) is(sum [sha256.Size]byte, der []byte) bool {
 	if len(t) == sha1.Size {
-		sum := sha1.Sum(der)
-		return bytes.Equal(t, sum[:])
+		old := sha1.Sum(der)
+		return bytes.Equal(t, old[:])
 	}
-	sum := sha256.Sum256(der)
 	return bytes.Equal(t, sum[:])
+}
+
+// certificates remembers registered certificates that were parsed, which costs
+// as much as a tenth of a verification. Which are registered, and how long they
+// are good, is looked at every time.
+type certificates struct {
+	mu     sync.RWMutex
+	parsed map[[sha256.Size]byte]*x509.Certificate // by the SHA-256 of the DER
+}
+
+// maxCertificates bounds the memory: when full, all is forgotten and parsed again.
+const maxCertificates = 1 << 12
+
+func (c *certificates) of(sum [sha256.Size]byte, der []byte) (*x509.Certificate, error) {
+	c.mu.RLock()
+	cert := c.parsed[sum]
+	c.mu.RUnlock()
+	if cert != nil {
+		return cert, nil
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parsed == nil || len(c.parsed) >= maxCertificates {
+		c.parsed = map[[sha256.Size]byte]*x509.Certificate{}
+	}
+	c.parsed[sum] = cert
+	return cert, nil
 }
 
 func (t thumbprint) String() string { return hex.EncodeToString(t) }

@@ -133,15 +133,16 @@ func (c *Config) check() error {
 
 // Service is the token service.
 type Service struct {
-	config     Config
-	keys       *ring
-	services   map[string]*FirstParty // by identifier URI as directory.URIKey spells it, and by app id
-	assertable map[string]bool        // what an assertion may have as aud, in lower case
-	issuers    *discovery.Issuers     // of federated credentials
-	peers      peers
-	throttle   *throttle
-	lifetimes  *lifetimes
-	issuer     [3]string // by token version; 0 is unused
+	config       Config
+	keys         *ring
+	services     map[string]*FirstParty // by identifier URI as directory.URIKey spells it, and by app id
+	assertable   map[string]bool        // what an assertion may have as aud, in lower case
+	issuers      *discovery.Issuers     // of federated credentials
+	peers        peers
+	certificates certificates
+	throttle     *throttle
+	lifetimes    *lifetimes
+	issuer       [3]string // by token version; 0 is unused
 }
 
 // New checks c and makes the first signing keys (RS256 and ES256) when there are none. Run keeps them on their schedule.
