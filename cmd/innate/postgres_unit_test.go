@@ -62,7 +62,7 @@ func TestPrepareTellsTheUnitOfAServerWhatLibldapIsToBelieve(t *testing.T) {
 	m.Run("systemctl", "daemon-reload")
 	m.Run("systemctl", "restart", "pg")
 	got := m.environ("pg.service")
-	for name, want := range map[string]string{"LDAPTLS_CACERT": "/var/lib/innate-postgres/ca.crt", "LDAPNETWORK_TIMEOUT": "2", "LDAPTIMEOUT": "3"} {
+	for name, want := range map[string]string{"LDAPTLS_CACERT": "/var/lib/innate-postgres/ca.crt", "LDAPNETWORK_TIMEOUT": "2", "LDAPTIMEOUT": "3", "SASL_PATH": "/proc/sys"} {
 		if got[name] != want {
 			t.Errorf("the server runs with %s=%q, want %q", name, got[name], want)
 		}

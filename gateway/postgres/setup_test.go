@@ -86,8 +86,8 @@ func TestAServerThatWasPreparedTakesTokens(t *testing.T) {
 	}
 	// The server is nobody's service here: its environment is left to people.
 	left := a.apply()
-	if len(left) != 1 || left[0].Needs != setup.Restart || len(left[0].Added) != 3 {
-		t.Fatalf("left to people: %+v; want the three variables", left)
+	if len(left) != 1 || left[0].Needs != setup.Restart || len(left[0].Added) != 4 {
+		t.Fatalf("left to people: %+v; want the four variables", left)
 	}
 	if err := w.pg.Restart(t.Context(), left[0].Added); err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestWhatIsUnsafeIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.conn = w.pg.Connect(w.pg.Connection(cluster.Superuser, "postgres"))
-	for _, want := range []string{"unsafe the server runs with LDAPTLS_REQCERT=never", "missing the server runs with LDAPTLS_CACERT=/other.crt", "unsafe the server runs without LDAPNETWORK_TIMEOUT"} {
+	for _, want := range []string{"unsafe the server runs with LDAPTLS_REQCERT=never", "missing the server runs with LDAPTLS_CACERT=/other.crt", "unsafe the server runs without LDAPNETWORK_TIMEOUT", "advice the server runs without SASL_PATH"} {
 		if got := a.faults(nil); !strings.Contains(got, want) {
 			t.Errorf("no fault says %q:\n%s", want, got)
 		}
@@ -197,7 +197,7 @@ func TestTheEnvironmentIsWrittenWhereDebianHasIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, block, _ := strings.Cut(string(got), "\n")
-	want := "LDAPTLS_CACERT = '/var/lib/x/ca.crt'\nLDAPNETWORK_TIMEOUT = '2'\nLDAPTIMEOUT = '3'\n# END innate\n# kept by the administrator\nTZ = 'UTC'\n"
+	want := "LDAPTLS_CACERT = '/var/lib/x/ca.crt'\nLDAPNETWORK_TIMEOUT = '2'\nLDAPTIMEOUT = '3'\nSASL_PATH = '/proc/sys'\n# END innate\n# kept by the administrator\nTZ = 'UTC'\n"
 	if diff := cmp.Diff(want, block); diff != "" {
 		t.Errorf("environment (-want +got):\n%s", diff)
 	}

@@ -204,6 +204,8 @@ func (s *Server) environmentFaults(add adder) {
 		switch name {
 		case "LDAPTLS_CACERT":
 			add(Missing, prepare+"; "+restart, "the server runs without LDAPTLS_CACERT and believes no gateway")
+		case "SASL_PATH":
+			add(Advice, prepare+"; "+restart, "the server runs without SASL_PATH: each log-in loads plugins that it has no use for, a tenth of what it costs")
 		default:
 			add(Unsafe, prepare+"; "+restart, "the server runs without %s: a gateway that is stuck can hold log-ins for ever, and each holds a connection", name)
 		}
