@@ -3,7 +3,6 @@ package caller
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,19 +41,19 @@ func Holder(f Facts, pids []int) (Process, error) {
 	socket := "socket:[" + strconv.FormatUint(uint64(f.Inode), 10) + "]"
 	var refused error
 	for _, pid := range pids {
-		p, err := ProcessOf(pid)
+		proc, err := os.OpenRoot("/proc/" + strconv.Itoa(pid))
 		if err != nil {
 			continue // it has ended
 		}
-		proc, err := os.OpenRoot("/proc/" + strconv.Itoa(pid))
-		if err != nil {
-			continue
-		}
+		started := ""
 		has, err := hasOpen(proc, socket)
+		if has { // and still is: what is open never becomes another process's
+			started, err = startTime(proc)
+		}
 		proc.Close()
 		switch {
-		case err == nil && has && p.Lives():
-			return p, nil
+		case err == nil && has:
+			return Process{pid, started}, nil
 		case err != nil && !gone(err):
 			refused = err
 		}
@@ -68,13 +67,14 @@ func Holder(f Facts, pids []int) (Process, error) {
 // Children are the processes that pid has started and that are; those of one
 // thread newest first.
 func Children(pid int) ([]int, error) {
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	tasks := fmt.Sprintf("/proc/%d/task/", pid)
+	threads, err := os.ReadDir(tasks)
 	if err != nil {
 		return nil, err
 	}
 	var children []int
-	for _, list := range lists {
-		b, err := os.ReadFile(list)
+	for _, thread := range threads {
+		b, err := os.ReadFile(tasks + thread.Name() + "/children")
 		if gone(err) {
 			continue // a thread that has ended
 		}
@@ -84,7 +84,7 @@ func Children(pid int) ([]int, error) {
 		for _, word := range strings.Fields(string(b)) {
 			child, err := strconv.Atoi(word)
 			if err != nil {
-				return nil, fmt.Errorf("reading %s: %w", list, err)
+				return nil, fmt.Errorf("reading the children of process %d: %w", pid, err)
 			}
 			children = append(children, child)
 		}
