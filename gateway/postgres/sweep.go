@@ -117,6 +117,9 @@ func (m *manager) end(ctx context.Context, conn *pgx.Conn, b backend, why string
 	if err := conn.QueryRow(ctx, "SELECT pg_terminate_backend($1)", b.pid).Scan(&ended); err != nil {
 		return fmt.Errorf("ending the session of process %d on role %q: %w", b.pid, b.role, err)
 	}
+	if !ended { // it had ended by itself, perhaps before its process was looked at
+		return nil
+	}
 	m.g.config.Log.Warn("ended a session", "role", b.role, "process", b.pid, "begun", b.begun, "why", why)
 	return nil
 }
