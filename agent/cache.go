@@ -47,6 +47,7 @@ func newCache(u *upstream, m *memory, now func() time.Time, log *slog.Logger) *c
 // An order is what to get a token for.
 type order struct {
 	workload innate.ResourceID
+	wallet   string // its key
 	identity client.Identity
 	resource string // audience, as the workload spells it
 	proof    innate.Assurance
@@ -90,13 +91,14 @@ type call struct {
 	err   error
 }
 
-func (c *cache) wallet(workload innate.ResourceID) *wallet {
+// wallet is that of the workload with a key.
+func (c *cache) wallet(key string) *wallet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := c.workloads[workload.Key()]
+	w := c.workloads[key]
 	if w == nil {
 		w = &wallet{slots: make(chan struct{}, mostCalls), moved: make(chan struct{}), tokens: map[tokenKey]*entry{}, credentials: map[innate.ObjectID]*credential{}}
-		c.workloads[workload.Key()] = w
+		c.workloads[key] = w
 	}
 	return w
 }
@@ -104,7 +106,7 @@ func (c *cache) wallet(workload innate.ResourceID) *wallet {
 // next returns a channel that is closed when a workload's tokens change: another
 // came, or some were thrown away.
 func (c *cache) next(workload innate.ResourceID) <-chan struct{} {
-	w := c.wallet(workload)
+	w := c.wallet(workload.Key())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.moved
@@ -194,7 +196,7 @@ func (w *wallet) forget(which func(innate.ObjectID) bool) {
 
 // get returns a token from the cache, or waits for one.
 func (c *cache) get(ctx context.Context, o order) (innate.Token, error) {
-	w := c.wallet(o.workload)
+	w := c.wallet(o.wallet)
 	w.mu.Lock()
 	now := c.now() // not before: a token that came meanwhile would be one of a clock that went back
 	e := w.entry(o)

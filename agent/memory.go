@@ -220,7 +220,7 @@ func (a *Agent) recall() {
 		e.keep(t.Token, t.Fetched)
 		if has && e.good(now) {
 			e.asked = true
-			w := a.tokens.wallet(t.Workload)
+			w := a.tokens.wallet(t.Workload.Key())
 			w.mu.Lock()
 			w.tokens[o.key()] = e
 			w.mu.Unlock()

@@ -149,10 +149,13 @@ func (p *placements) notAgain() (gone []string) {
 }
 
 // get returns the placement of a resource.
-func (p *placements) get(id innate.ResourceID) (*client.Placement, bool) {
+func (p *placements) get(id innate.ResourceID) (*client.Placement, bool) { return p.at(id.Key()) }
+
+// at is get by the resource's key.
+func (p *placements) at(key string) (*client.Placement, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	pl, ok := p.byKey[id.Key()]
+	pl, ok := p.byKey[key]
 	return pl, ok
 }
 

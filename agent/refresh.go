@@ -48,7 +48,7 @@ func (c *cache) refreshDue() {
 // refused throws away the token of a workload that has this SHA-256: a resource
 // would not take it, so it is not handed out again.
 func (c *cache) refused(workload innate.ResourceID, sum [sha256.Size]byte) {
-	w := c.wallet(workload)
+	w := c.wallet(workload.Key())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key, e := range w.tokens {

@@ -55,7 +55,8 @@ func (a *Agent) await(ctx context.Context, workload innate.ResourceID, which inn
 
 // order finds the identity that is meant, for a caller who is proved well enough.
 func (a *Agent) order(workload innate.ResourceID, which innate.Selector, proof innate.Assurance) (order, error) {
-	p, ok := a.placed.get(workload)
+	key := workload.Key()
+	p, ok := a.placed.at(key)
 	if !ok {
 		return order{}, innate.ErrNoIdentity
 	}
@@ -63,7 +64,7 @@ func (a *Agent) order(workload innate.ResourceID, which innate.Selector, proof i
 		return order{}, err
 	}
 	id, err := choose(p.Identities, which)
-	return order{workload: p.Resource, identity: id, proof: proof}, err
+	return order{workload: p.Resource, wallet: key, identity: id, proof: proof}, err
 }
 
 // minimum is how surely a workload's callers must be recognised.
