@@ -2,6 +2,7 @@ package ship
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ type Allowance struct {
 	Rate int // bytes a second of each sender, once it has sent much at once
 
 	mu sync.Mutex
-	of map[string]*rate.Limiter // by sender
+	of map[string]*rate.Limiter // by sender; who has sent nothing for long is not among them
 }
 
 // Spend takes a request with so many bytes of lines from what a sender may
@@ -32,6 +33,7 @@ func (a *Allowance) Spend(sender string, lines int, now time.Time) (wait time.Du
 		if a.of == nil {
 			a.of = map[string]*rate.Limiter{}
 		}
+		maps.DeleteFunc(a.of, func(_ string, l *rate.Limiter) bool { return l.TokensAt(now) >= burst }) // as a new one
 		l = rate.NewLimiter(rate.Limit(a.Rate), burst)
 		a.of[sender] = l
 	}
