@@ -37,11 +37,13 @@ func loadAsApp() {
 	for n := range 4 {
 		all.Go(func() {
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: n%2 == 0}, Timeout: time.Minute}
+			pace := time.NewTicker(time.Millisecond) // a load, not a flood: others share the machine
+			defer pace.Stop()
 			for {
 				select {
 				case <-done:
 					return
-				default:
+				case <-pace.C:
 				}
 				why, refused := askOnce(client)
 				mu.Lock()
@@ -54,7 +56,6 @@ func loadAsApp() {
 					sum.OK++
 				}
 				mu.Unlock()
-				time.Sleep(time.Millisecond) // a load, not a flood: others share the machine
 			}
 		})
 	}

@@ -13,6 +13,7 @@ import (
 
 	"innate"
 	"innate/agent"
+	"innate/agent/launch"
 	"innate/agent/opener"
 	"innate/agent/unit"
 )
@@ -145,14 +146,10 @@ func (s *session) unitCommand() *cobra.Command {
 // startedBy reports whether this process is in the service's cgroup, where systemd
 // alone puts any.
 func startedBy(s *unit.Service) bool {
-	own, err := os.ReadFile("/proc/self/cgroup")
+	top, err := launch.Hierarchy()
 	if err != nil || s.Cgroup == "" || s.UID == 0 {
 		return false
 	}
-	for line := range strings.Lines(string(own)) {
-		if path, v2 := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); v2 {
-			return strings.HasPrefix(path+"/", s.Cgroup+"/") // below it, where it is delegated
-		}
-	}
-	return false
+	own, err := launch.OwnDirectory()
+	return err == nil && strings.HasPrefix(own+"/", filepath.Join(top, s.Cgroup)+"/") // below it, where it is delegated
 }
