@@ -396,7 +396,7 @@ func TestAServerGoesFromCertificatesToTokensAndBack(t *testing.T) {
 	if got := w.pg.Query("SHOW ssl_ca_file"); got != "" {
 		t.Errorf("the server still believes client certificates, by %s", got)
 	}
-	if err := w.pg.Restart(t.Context(), []string{"LDAPTLS_CACERT=" + w.admin.c.CA, "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3", "SASL_PATH=/proc/sys"}); err != nil {
+	if err := w.pg.Restart(t.Context(), postgres.Environment(w.admin.c.CA)); err != nil {
 		t.Fatal(err)
 	}
 	w.until("a log-in by token", func() bool {

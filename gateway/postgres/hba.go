@@ -33,6 +33,16 @@ func ByToken(server innate.ResourceID, gateway netip.AddrPort) string {
 // certificate in the rows that the gateway keeps.
 const ByCertificate = "cert map=" + CertificateMap + " clientname=DN"
 
+// Environment is what the server's environment must say to libldap, where clients
+// log in by token; ca is the path of CAFile. Without the timeouts a log-in outlives
+// every limit of PostgreSQL's own (postgres.md §3.3). Without SASL_PATH the process
+// of each log-in loads all of SASL's plugins, a tenth of what it costs, and
+// PostgreSQL binds by password alone. The folder is the kernel's: it is there, and
+// nobody can put a library into it.
+func Environment(ca string) []string {
+	return []string{"LDAPTLS_CACERT=" + ca, "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3", "SASL_PATH=/proc/sys"}
+}
+
 // The maps of pg_ident.conf.
 const (
 	managementMap = "innate" // the gateway's user to its role

@@ -323,7 +323,7 @@ func newHost(t testing.TB, told bool, options []postgrestest.Option) *world {
 		options = append([]postgrestest.Option{
 			postgrestest.WithHBA(strings.Join(postgres.HBA(postgres.ByToken(orders, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))), "\n")),
 			postgrestest.WithIdent(postgres.Ident(here(t))),
-			postgrestest.WithEnv("LDAPTLS_CACERT="+filepath.Join(dir, postgres.CAFile), "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3", "SASL_PATH=/proc/sys"),
+			postgrestest.WithEnv(postgres.Environment(filepath.Join(dir, postgres.CAFile))...),
 			postgrestest.WithSetting("authentication_timeout", "10s"), postgrestest.WithSetting("log_connections", "on"),
 		}, options...)
 	}

@@ -86,7 +86,7 @@ func Open(ctx context.Context, c Config) (_ *Database, err error) {
 	if d.Cluster, err = cluster.Start(ctx, cluster.Config{
 		Dir: filepath.Join(c.Dir, "postgres"), Identity: identity, Settings: settings,
 		HBA: strings.Join(postgres.HBA(postgres.ByToken(c.Server, d.listen)), "\n"), Ident: postgres.Ident(user),
-		Env: []string{"LDAPTLS_CACERT=" + filepath.Join(d.folder, postgres.CAFile), "LDAPNETWORK_TIMEOUT=2", "LDAPTIMEOUT=3", "SASL_PATH=/proc/sys"},
+		Env: postgres.Environment(filepath.Join(d.folder, postgres.CAFile)),
 	}); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"innate/gateway/postgres"
 )
 
 // How bad a fault is.
@@ -180,9 +182,9 @@ func (s *Server) roleFaults(add adder) {
 
 // missingVariables are those of libldap's that the server runs without.
 func (s *Server) missingVariables() (missing []string) {
-	for _, v := range s.config.variables() {
-		if s.environment[v[0]] == "" {
-			missing = append(missing, v[0])
+	for _, v := range postgres.Environment(s.config.CA) {
+		if name, _, _ := strings.Cut(v, "="); s.environment[name] == "" {
+			missing = append(missing, name)
 		}
 	}
 	return missing

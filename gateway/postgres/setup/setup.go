@@ -194,15 +194,6 @@ func (s *Server) readProcess(conn *pgx.Conn) {
 	}
 }
 
-// variables are what the server's environment must say to libldap. Without the
-// timeouts a log-in outlives every limit of PostgreSQL's own (postgres.md §3.3).
-// Without SASL_PATH the process of each log-in loads all of SASL's plugins, a tenth of
-// what it costs, and PostgreSQL binds by password alone. The folder is the kernel's:
-// it is there, and nobody can put a library into it.
-func (c Config) variables() [][2]string {
-	return [][2]string{{"LDAPTLS_CACERT", c.CA}, {"LDAPNETWORK_TIMEOUT", "2"}, {"LDAPTIMEOUT", "3"}, {"SASL_PATH", "/proc/sys"}}
-}
-
 // environmentFile is where the server's environment is written down; empty when
 // that cannot be known from here.
 func (s *Server) environmentFile() (path string, debian bool) {

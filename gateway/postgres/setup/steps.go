@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -168,14 +169,14 @@ func (s *Server) environmentStep() (*Step, error) {
 	}
 	path, debian := s.environmentFile()
 	var lines []string
-	for _, v := range s.config.variables() {
-		switch {
+	for _, v := range postgres.Environment(s.config.CA) {
+		switch name, value, _ := strings.Cut(v, "="); {
 		case path == "":
-			lines = append(lines, v[0]+"="+v[1])
+			lines = append(lines, v)
 		case debian:
-			lines = append(lines, v[0]+" = '"+v[1]+"'")
+			lines = append(lines, name+" = '"+value+"'")
 		default:
-			lines = append(lines, "Environment="+v[0]+"="+v[1])
+			lines = append(lines, "Environment="+v)
 		}
 	}
 	what := "the server's environment: what libldap believes, and how long it waits"
