@@ -2,11 +2,11 @@
 // written, member after member into one buffer.
 //
 // It is for the few that are written with every token: a token's claims, its
-// answer and its audit record. encoding/json takes several times as long for
-// them and makes garbage besides. Everything else is encoding/json's, reading
-// above all. What is written here is, byte for byte, what its Encoder writes
-// with SetEscapeHTML(false): keep a struct with the tags beside each, and hold
-// the two together by a test.
+// audit record and the answers with it, the token service's and the agent's.
+// encoding/json takes several times as long for them and makes garbage besides.
+// Everything else is encoding/json's, reading above all. What is written here is,
+// byte for byte, what its Encoder writes with SetEscapeHTML(false). Hold each
+// object to what it is to be by a test: a struct with the tags, or the text.
 //
 // An object begins with '{', which the caller appends, and ends with '}'.
 package jsonobject

@@ -1,9 +1,10 @@
 // Package endpoint is what the two local endpoints, IMDS and App Service, have
 // in common: which requests are let in at all and how many, how their query
-// names an identity, how a "no" of the source of tokens is graded, and how what
-// was answered is recorded.
+// names an identity, how a "no" of the source of tokens is graded, how an answer is
+// sent, and how what was answered is recorded.
 //
-// It leaves to them who is calling, the paths, and the shape of every answer.
+// It leaves to them who is calling, the paths, and what stands in an answer, but for
+// what both say in a metadata service's words.
 // Close the connection on every refusal: bytes behind a refused request must
 // never be read as a second one.
 package endpoint
