@@ -50,22 +50,23 @@ type Event struct {
 // maxEvent is the length in bytes of the longest event as JSON.
 const maxEvent = maxLine - chainLen
 
-// encode is ev as one line of JSON, without the line feed: what encoding/json
-// makes of it, with the characters of HTML as they are, since the log is for
-// people's eyes.
-func (ev Event) encode() ([]byte, error) {
+// append adds ev to b as one line of JSON, without the line feed: what
+// encoding/json makes of it, with the characters of HTML as they are, since the
+// log is for people's eyes. With an error b is as it was.
+func (ev *Event) append(b []byte) ([]byte, error) {
 	if ev.Action == "" {
-		return nil, errors.New("an audit event must name its action")
+		return b, errors.New("an audit event must name its action")
 	}
-	if ev.Time.IsZero() {
-		ev.Time = time.Now()
+	at := ev.Time
+	if at.IsZero() {
+		at = time.Now()
 	}
-	b := jsonobject.Name(append(make([]byte, 0, ev.size()), '{'), "time")
-	at, err := ev.Time.UTC().AppendText(append(b, '"'))
+	begin := len(b)
+	b, err := at.UTC().AppendText(append(jsonobject.Name(append(b, '{'), "time"), '"'))
 	if err != nil {
-		return nil, fmt.Errorf("audit event %s: %w", ev.Action, err)
+		return b[:begin], fmt.Errorf("audit event %s: %w", ev.Action, err)
 	}
-	b = jsonobject.String(append(at, '"'), "action", ev.Action)
+	b = jsonobject.String(append(b, '"'), "action", ev.Action)
 	b = strconv.AppendBool(jsonobject.Name(b, "allowed"), ev.Allowed)
 	b = jsonobject.Present(b, "target", ev.Target)
 	b = jsonobject.Present(b, "principal", ev.Principal)
@@ -83,21 +84,10 @@ func (ev Event) encode() ([]byte, error) {
 	b = jsonobject.Present(b, "address", ev.Address)
 	b = jsonobject.Present(b, "from", ev.From)
 	b = append(ev.appendDetail(b), '}')
-	if len(b) > maxEvent {
-		return nil, fmt.Errorf("audit event %s: it has %d bytes, the most is %d", ev.Action, len(b), maxEvent)
+	if size := len(b) - begin; size > maxEvent {
+		return b[:begin], fmt.Errorf("audit event %s: it has %d bytes, the most is %d", ev.Action, size, maxEvent)
 	}
 	return b, nil
-}
-
-// size is about the length of ev as JSON, so that it is written without moving.
-func (ev *Event) size() int {
-	const names = 320 // and all else that is not a value
-	n := names + len(ev.Action) + len(ev.Target) + len(ev.Principal) + len(ev.Name) + len(ev.Client) + len(ev.Hosting) +
-		len(ev.Host) + len(ev.Token) + len(ev.Why) + len(ev.Trace) + len(ev.Correlation) + len(ev.Address) + len(ev.From)
-	for name, value := range ev.Detail {
-		n += len(name) + len(value) + len(`"":"",`)
-	}
-	return n
 }
 
 // appendDetail adds the details in the order of their names.

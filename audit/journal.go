@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,10 +20,10 @@ import (
 // nothing else, where to sync a file that has grown commits the file system's
 // own journal too, which takes three times as long on a busy machine.
 //
-// It holds one round: a line that says where in the log the round begins, and
-// then the log's lines from there on. When there is no room left, the log is
-// synced and the next round is written over the last one. What an older round
-// left after the newest line does not continue the chain.
+// Its two halves take turns at a round: a line that says where in the log the
+// round begins, and then the log's lines from there on. When a half is full, the
+// log is synced while the other is written. What an older round left after the
+// newest line does not continue the chain.
 //
 // It is written past the kernel's cache, in whole blocks out of a copy in memory:
 // the cache would keep it a second time and look for what of it is new, which is
@@ -29,11 +31,12 @@ import (
 type journal struct {
 	file *os.File
 	room []byte // what the file holds; page-aligned, as direct writes must be
-	end  int    // of what this round wrote; 0 when it is to begin
+	half int    // offset of the half that is written
+	end  int    // of what this round wrote, in its half; 0 when it is to begin
 }
 
 const (
-	journalSize  = 256 << 10 // length in bytes of a journal: some 400 events
+	journalHalf  = 256 << 10 // length in bytes of a half: some 400 events
 	journalBlock = 4 << 10   // what a direct write is a multiple of, on any disk
 )
 
@@ -56,11 +59,11 @@ func openJournal(path string) (*journal, error) {
 
 // reserve makes the copy, and puts what is missing of the journal's room on the disk.
 func (j *journal) reserve() (err error) {
-	if j.room, err = unix.Mmap(-1, 0, journalSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
+	if j.room, err = unix.Mmap(-1, 0, 2*journalHalf, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
 		return err
 	}
 	there, err := os.ReadFile(j.file.Name())
-	if err != nil || len(there) >= journalSize {
+	if err != nil || len(there) >= len(j.room) {
 		return err
 	}
 	copy(j.room, there)
@@ -78,25 +81,32 @@ func (j *journal) close() error {
 	return errors.Join(err, j.file.Close())
 }
 
+// turn begins a round in the other half.
+func (j *journal) turn() { j.half, j.end = journalHalf-j.half, 0 }
+
+// mostRound is the length in bytes of the longest line that begins a round.
+const mostRound = 128
+
+// fits reports whether this round has room for lines.
+func (j *journal) fits(lines []byte) bool { return max(j.end, mostRound)+len(lines) <= journalHalf }
+
 // write makes lines durable, which begin in the log at from, after a line whose
-// link is prev. It reports whether there was room.
-func (j *journal) write(lines []byte, from int64, prev Link) (bool, error) {
-	if j.end == 0 {
-		lines = append(round{from, prev}.encode(), lines...)
+// link is prev. They fit. After an error it is not known what the round holds,
+// and nothing fits it any more.
+func (j *journal) write(lines []byte, from int64, prev Link) error {
+	half, end := j.room[j.half:][:journalHalf], j.end
+	if end == 0 {
+		end = copy(half, round{from, prev}.encode())
 	}
-	end := j.end + len(lines)
-	if end > journalSize {
-		return false, nil
-	}
-	copy(j.room[j.end:], lines)
+	end += copy(half[end:], lines)
 	begin := j.end &^ (journalBlock - 1)
-	blocks := j.room[begin : (end+journalBlock-1)&^(journalBlock-1)]
-	if _, err := j.file.WriteAt(blocks, int64(begin)); err != nil {
-		j.end = journalSize // what it holds is not known: only the log is believed until the next round
-		return false, fmt.Errorf("writing its journal: %w", err)
+	blocks := half[begin : (end+journalBlock-1)&^(journalBlock-1)]
+	if _, err := j.file.WriteAt(blocks, int64(j.half+begin)); err != nil {
+		j.end = journalHalf
+		return fmt.Errorf("writing its journal: %w", err)
 	}
 	j.end = end
-	return true, nil
+	return nil
 }
 
 // A round is where in a log the lines of a journal begin.
@@ -115,23 +125,43 @@ func (r round) encode() []byte {
 	return fmt.Appendf(nil, `{"from":%d,"chain":"%x"}`+"\n", r.from, r.prev)
 }
 
-// read returns the round and those of its lines that continue the chain; ok is
-// false when the journal holds none.
-func (j *journal) read() (r round, text []byte, ok bool, err error) {
+// A found round is one that the journal's file holds, with those of its lines
+// that continue the chain.
+type found struct {
+	round
+	lines []byte
+}
+
+// read returns the rounds that the file holds, the older one first.
+func (j *journal) read() (rounds []found, err error) {
 	if _, err := j.file.ReadAt(j.room, 0); err != nil {
-		return r, nil, false, fmt.Errorf("reading its journal: %w", err)
+		return nil, fmt.Errorf("reading its journal: %w", err)
 	}
-	first, rest, _ := bytes.Cut(j.room, []byte("\n"))
+	for half := range slices.Chunk(j.room, journalHalf) {
+		first, rest, _ := bytes.Cut(half, []byte("\n"))
+		r, ok := parseRound(first)
+		if !ok {
+			continue
+		}
+		length, _, err := whole(bytes.NewReader(rest), r.prev)
+		if err != nil {
+			return nil, err
+		}
+		rounds = append(rounds, found{r, rest[:length]})
+	}
+	slices.SortFunc(rounds, func(a, b found) int { return cmp.Compare(a.from, b.from) })
+	return rounds, nil
+}
+
+// parseRound is the inverse of encode; there may be anything.
+func parseRound(text []byte) (r round, ok bool) {
 	var l roundLine
-	if json.Unmarshal(first, &l) != nil || l.From < 0 || len(l.Chain) != hex.EncodedLen(len(r.prev)) {
-		return r, nil, false, nil
+	if json.Unmarshal(text, &l) != nil || l.From < 0 || len(l.Chain) != hex.EncodedLen(len(r.prev)) {
+		return r, false
 	}
-	if _, err := hex.Decode(r.prev[:], []byte(l.Chain)); err != nil {
-		return r, nil, false, nil
-	}
+	_, err := hex.Decode(r.prev[:], []byte(l.Chain))
 	r.from = l.From
-	length, _, err := whole(bytes.NewReader(rest), r.prev)
-	return r, rest[:length], err == nil, err
+	return r, err == nil
 }
 
 // whole is the length of the lines at the beginning of in that continue the
@@ -158,19 +188,27 @@ func whole(in io.Reader, prev Link) (length int64, last Link, err error) {
 // journal has are written again, and what comes after the last whole line, which
 // nobody was told was recorded, is cut off.
 func (l *Log) restore() error {
-	r, text, ok, err := l.journal.read()
+	rounds, err := l.journal.read()
 	if err != nil {
 		return err
 	}
-	if ok {
-		ok, err = l.continues(r)
+	known := false // by a round, where the log ends
+	for _, r := range rounds {
+		ok, err := l.continues(r.round)
+		if err != nil {
+			return err
+		}
+		if !ok { // it is new, or that of a file that was moved away
+			continue
+		}
+		if err := l.replay(r); err != nil {
+			return err
+		}
+		known = true
 	}
-	if err != nil {
-		return err
-	}
-	if ok {
-		err = l.replay(r, text)
-	} else { // the journal is new, or that of a file that was moved away
+	if known {
+		err = l.cut()
+	} else {
 		err = l.resume()
 	}
 	if err != nil {
@@ -184,9 +222,9 @@ func (l *Log) restore() error {
 	return nil
 }
 
-// replay writes text, the lines of r, into the log, unless others stand there
-// that continue the chain: those were made durable in the log itself.
-func (l *Log) replay(r round, text []byte) error {
+// replay writes the lines of r into the log, unless others stand there that
+// continue the chain: those were made durable in the log itself.
+func (l *Log) replay(r found) error {
 	size, err := l.file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -195,24 +233,30 @@ func (l *Log) replay(r round, text []byte) error {
 	if err != nil {
 		return err
 	}
-	there := make([]byte, min(length, int64(len(text))))
+	there := make([]byte, min(length, int64(len(r.lines))))
 	if _, err := l.file.ReadAt(there, r.from); err != nil {
 		return err
 	}
-	if bytes.HasPrefix(text, there) {
-		if _, err := l.file.WriteAt(text, r.from); err != nil {
+	if bytes.HasPrefix(r.lines, there) {
+		if _, err := l.file.WriteAt(r.lines, r.from); err != nil {
 			return err
 		}
 	}
-	if missing := len(text) - int(length); missing > 0 && bytes.HasPrefix(text, there) {
+	if missing := len(r.lines) - int(length); missing > 0 && bytes.HasPrefix(r.lines, there) {
 		slog.Warn("the end of the audit log was lost and is restored from its journal", "path", l.file.Name(), "bytes", missing)
-		if length, last, err = whole(bytes.NewReader(text), r.prev); err != nil {
+		if length, last, err = whole(bytes.NewReader(r.lines), r.prev); err != nil {
 			return err
 		}
 	}
 	l.end, l.last = r.from+length, last
-	if l.end >= size {
-		return nil
+	return nil
+}
+
+// cut removes what stands after the last line.
+func (l *Log) cut() error {
+	size, err := l.file.Seek(0, io.SeekEnd)
+	if err != nil || l.end >= size {
+		return err
 	}
 	slog.Warn("cutting an unfinished line off the audit log", "path", l.file.Name(), "bytes", size-l.end)
 	return l.file.Truncate(l.end)

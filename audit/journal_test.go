@@ -33,12 +33,16 @@ func cutPower(t *testing.T, events, size int) (p powerCut) {
 		p.recorded = append(p.recorded, action)
 	}
 	p.log, p.journal = readFile(t, path), readFile(t, path+".journal")
-	var round struct{ From int }
-	first, _, _ := strings.Cut(p.journal, "\n")
-	if err := json.Unmarshal([]byte(first), &round); err != nil {
-		t.Fatal(err)
+	p.synced = len(p.log)
+	for _, half := range []string{p.journal[:len(p.journal)/2], p.journal[len(p.journal)/2:]} {
+		var round struct{ From int }
+		if first, _, begun := strings.Cut(half, "\n"); begun {
+			if err := json.Unmarshal([]byte(first), &round); err != nil {
+				t.Fatal(err)
+			}
+			p.synced = min(p.synced, round.From)
+		}
 	}
-	p.synced = round.From
 	return p
 }
 
@@ -55,11 +59,12 @@ func files(t *testing.T, log, journal string) (path string) {
 
 func TestWhatTheLogLostComesBackFromItsJournal(t *testing.T) {
 	for name, p := range map[string]powerCut{
-		"the first round": cutPower(t, 5, 100),
-		"a later round":   cutPower(t, 700, 500), // a journal has room for some 400
+		"the first round":  cutPower(t, 5, 100),
+		"two rounds":       cutPower(t, 500, 500), // one has room for some 400
+		"two later rounds": cutPower(t, 1100, 500),
 	} {
-		if later := p.synced > 0; later != (name == "a later round") {
-			t.Fatalf("%s begins at %d", name, p.synced)
+		if later := p.synced > 0; later != (name == "two later rounds") {
+			t.Fatalf("%s begin at %d", name, p.synced)
 		}
 		for cut := p.synced; cut <= len(p.log); cut += 1 + (len(p.log)-p.synced)/20 {
 			zeros := strings.Repeat("\x00", len(p.log)-cut)
@@ -160,12 +165,14 @@ func FuzzRestore(f *testing.F) {
 	}
 	l.Close()
 	log, journal := both[0], both[1][:2*len(both[0])]
-	f.Add(log, journal)
-	f.Add(log[:len(log)/2], journal)
-	f.Add([]byte{}, journal[:len(log)])
-	f.Add(log, []byte(`{"from":1,"chain":"`+strings.Repeat("0", 64)+"\"}\n"))
-	f.Fuzz(func(t *testing.T, log, journal []byte) {
-		path := files(t, string(log), string(journal))
+	half := len(both[1]) / 2
+	f.Add(log, journal, []byte{})
+	f.Add(log[:len(log)/2], []byte{}, journal)
+	f.Add([]byte{}, journal[:len(log)], journal)
+	f.Add(log, []byte(`{"from":1,"chain":"`+strings.Repeat("0", 64)+"\"}\n"), journal)
+	f.Fuzz(func(t *testing.T, log, first, second []byte) {
+		rounds := append(append(make([]byte, 0, 2*half), first[:min(len(first), half)]...), make([]byte, max(half-len(first), 0))...)
+		path := files(t, string(log), string(append(rounds, second...)))
 		before, readErr := read(path)
 		l, err := audit.Open(path)
 		if err != nil {

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +30,7 @@ var (
 
 // A Log is an append-only file of events, group-committed: one goroutine writes
 // whatever has gathered while it was writing, syncs once and answers all. What
-// is synced is a journal beside the file, and the file when the journal is full.
+// they wait for is a journal beside the file; the file is synced behind it.
 type Log struct {
 	wake  chan struct{} // there is something to write, or it is time to end
 	ended chan struct{} // closed when the writer has returned
@@ -46,22 +44,28 @@ type Log struct {
 	// The writer's own.
 	file     *os.File
 	journal  *journal
-	last     Link   // of the last durable line
-	end      int64  // where the next line begins
-	torn     bool   // a write failed: something may stand after end
-	doubtful bool   // a sync of file failed: what the journal has may be missing in it
-	lines    []byte // of the batch in hand; its memory serves the next one
+	lull     *lull
+	last     Link       // of the last durable line
+	end      int64      // where the next line begins
+	torn     bool       // a write failed: something may stand after end
+	syncing  chan error // has the outcome of a sync of file; nil: none is under way
+	doubtful bool       // a sync of file failed: what the journal has may be missing in it
+	lines    []byte     // of the batch in hand; its memory serves the next one
+	spare    batch      // its memory serves a later one
 }
 
 // A batch is events that become durable together, or not at all.
 type batch struct {
-	events [][]byte
-	size   int           // of events, in bytes
+	events []byte        // one after the other, each as JSON
+	ends   []int         // where in events each ends
 	done   chan struct{} // closed when err is set
 	err    error
 }
 
-func newBatch() *batch { return &batch{done: make(chan struct{})} }
+// newBatch makes an empty batch out of one that has been written.
+func newBatch(old batch) *batch {
+	return &batch{events: old.events[:0], ends: old.ends[:0], done: make(chan struct{})}
+}
 
 // Open opens the log at path, making it when absent, and starts the goroutine
 // that writes, which Close ends. What a crash left of an unfinished line, which
@@ -101,7 +105,16 @@ func open(path string) (l *Log, err error) {
 			j.close()
 		}
 	}()
-	l = &Log{file: f, journal: j, wake: make(chan struct{}, 1), ended: make(chan struct{}), pending: newBatch()}
+	quiet, err := newLull()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			quiet.close()
+		}
+	}()
+	l = &Log{file: f, journal: j, lull: quiet, wake: make(chan struct{}, 1), ended: make(chan struct{}), pending: newBatch(batch{})}
 	if err := l.restore(); err != nil {
 		return nil, err
 	}
@@ -132,12 +145,7 @@ func (l *Log) resume() error {
 	} else if l.end > 0 || len(torn) > 0 && torn[0] != '{' {
 		return errors.New("it is no audit log: move the file away to begin a new one")
 	}
-	if len(torn) == 0 {
-		return nil
-	}
-	slog.Warn("cutting an unfinished line off the audit log", "path", l.file.Name(), "bytes", len(torn))
-	l.torn = true
-	return l.mend()
+	return l.cut()
 }
 
 // Record returns when ev is durable. Without it there is no answer.
@@ -148,13 +156,9 @@ func (l *Log) Record(ctx context.Context, ev Event) error { return l.Append(ev)(
 // written in the order of their Appends. When ctx ends first, ev may or may not
 // be recorded.
 func (l *Log) Append(ev Event) (wait func(context.Context) error) {
-	event, err := ev.encode()
+	b, err := l.enqueue(&ev)
 	if err != nil {
-		return refuse(err)
-	}
-	b, err := l.enqueue(event)
-	if err != nil {
-		return refuse(err)
+		return func(context.Context) error { return err }
 	}
 	return func(ctx context.Context) error {
 		select {
@@ -166,24 +170,22 @@ func (l *Log) Append(ev Event) (wait func(context.Context) error) {
 	}
 }
 
-func refuse(err error) func(context.Context) error {
-	return func(context.Context) error { return err }
-}
-
 // enqueue adds an event to the batch that is written next.
-func (l *Log) enqueue(event []byte) (*batch, error) {
+func (l *Log) enqueue(ev *Event) (b *batch, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.pending
+	b = l.pending
 	switch {
 	case l.closed:
 		return nil, errClosed
-	case b.size+len(event) > maxPending:
+	case len(b.events) > maxPending:
 		return nil, errTooSlow
 	}
-	b.events = append(b.events, event)
-	b.size += len(event)
-	if len(b.events) == 1 {
+	if b.events, err = ev.append(b.events); err != nil {
+		return nil, err
+	}
+	b.ends = append(b.ends, len(b.events))
+	if len(b.ends) == 1 {
 		l.wake <- struct{}{}
 	}
 	return b, nil
@@ -203,7 +205,7 @@ func (l *Log) Close() error {
 	// A child that is just being forked has our descriptors until it becomes its own
 	// program, and with them the lock: the next Open need not wait for that.
 	unlock := unix.Flock(int(l.file.Fd()), unix.LOCK_UN)
-	return errors.Join(unlock, l.file.Close(), l.journal.close())
+	return errors.Join(l.endSync(), unlock, l.file.Close(), l.journal.close(), l.lull.close())
 }
 
 // writeAll is the writer: batch after batch until Close. On a busy machine it
@@ -214,9 +216,12 @@ func (l *Log) writeAll() {
 	defer close(l.ended)
 	for {
 		_, open := <-l.wake
-		runtime.Gosched()
+		l.lull.wait()
 		b := l.take()
 		b.err = l.write(b)
+		if cap(b.events) <= keptLines {
+			l.spare = *b
+		}
 		close(b.done)
 		if !open {
 			return
@@ -228,21 +233,22 @@ func (l *Log) take() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.pending
-	l.pending = newBatch()
+	l.pending, l.spare = newBatch(l.spare), batch{}
 	return b
 }
 
 // write makes b durable, all of it or nothing.
 func (l *Log) write(b *batch) error {
-	if len(b.events) == 0 {
+	if len(b.ends) == 0 {
 		return nil
 	}
 	if err := l.mend(); err != nil {
 		return fmt.Errorf("mending the audit log after a failed write: %w", err)
 	}
-	lines, last := l.lines[:0], l.last
-	for _, event := range b.events {
-		last = last.follow(event)
+	lines, last, begin := l.lines[:0], l.last, 0
+	for _, end := range b.ends {
+		event := b.events[begin:end]
+		begin, last = end, last.follow(event)
 		lines = appendLine(lines, event, last)
 	}
 	if cap(lines) <= keptLines {
@@ -260,18 +266,47 @@ func (l *Log) write(b *batch) error {
 	return nil
 }
 
-// sync makes lines, the newest, durable: in the journal, or when that has no
-// room in the log itself, with all that the journal holds.
+// sync makes lines, the newest, durable: in the journal, or when they are longer
+// than that in the log itself.
 func (l *Log) sync(lines []byte) error {
-	if done, err := l.journal.write(lines, l.end, l.last); done || err != nil {
-		return err
+	if !l.journal.fits(lines) {
+		// The next round takes the place of the one before last, which the log has by now.
+		if err := l.endSync(); err != nil {
+			return err
+		}
+		l.beginSync()
+		l.journal.turn()
 	}
-	if err := unix.Fdatasync(int(l.file.Fd())); err != nil {
-		l.doubtful = true
-		return err
+	if !l.journal.fits(lines) {
+		return l.endSync()
 	}
-	l.journal.end = 0
+	if err := l.journal.write(lines, l.end, l.last); err != nil {
+		// What the journal holds is not known any more: the log must have it.
+		failed := l.endSync()
+		l.beginSync()
+		return errors.Join(err, failed, l.endSync())
+	}
 	return nil
+}
+
+// beginSync begins to sync the log, as far as it is written now.
+func (l *Log) beginSync() {
+	done := make(chan error, 1)
+	l.syncing = done
+	go func() { done <- unix.Fdatasync(int(l.file.Fd())) }()
+}
+
+// endSync waits for the sync of the log that is under way, if any.
+func (l *Log) endSync() error {
+	if l.syncing == nil {
+		return nil
+	}
+	err := <-l.syncing
+	l.syncing = nil
+	if err != nil {
+		l.doubtful = true
+	}
+	return err
 }
 
 // mend cuts off what a failed write left, and after a failed sync writes again

@@ -19,7 +19,7 @@ const OutboxPrefix = "audit/outbox/"
 
 // Leave puts ev in the transaction that it records.
 func Leave(tx Outbox, ev Event) error {
-	event, err := ev.encode()
+	event, err := ev.append(nil)
 	if err != nil {
 		return err
 	}
