@@ -130,8 +130,9 @@ func (l *lines) head() bool {
 		return true
 	}
 	l.ready, l.body = end, body
-	if raw := bytes.IndexByte(l.in, '\r'); line != string(l.in[:raw]) {
-		l.in = append([]byte(line), l.in[raw:]...)
+	if line != nil {
+		raw := bytes.IndexByte(l.in, '\r')
+		l.in = append(line, l.in[raw:]...)
 		l.ready += len(line) - raw
 	}
 	return true
@@ -149,61 +150,79 @@ func bareNewline(b []byte) bool {
 }
 
 // requestHead reads a head up to and with its empty line. It returns the
-// repaired request line, without its end, and the length of the body; ok is
-// false for everything but a plain head: METHOD /target HTTP/1.x, header lines
-// that end in CRLF with a token before the colon, no folding, at most one
-// Content-Length, no Transfer-Encoding and no Upgrade.
-func requestHead(head []byte) (line string, body int64, ok bool) {
-	if bareNewline(head) || bytes.IndexByte(head, 0) >= 0 {
-		return "", 0, false
+// request line without its end when that had to be repaired, else nil, and the
+// length of the body; ok is false for everything but a plain head: METHOD
+// /target HTTP/1.x, header lines that end in CRLF with a token before the colon,
+// no folding, at most one Content-Length, no Transfer-Encoding and no Upgrade.
+func requestHead(head []byte) (line []byte, body int64, ok bool) {
+	if bytes.IndexByte(head, 0) >= 0 {
+		return nil, 0, false
 	}
-	first, headers, _ := strings.Cut(strings.TrimSuffix(string(head), "\r\n\r\n"), "\r\n")
-	line, ok = repairLine(first)
+	first, headers, ok := cutLine(head)
 	if !ok {
-		return "", 0, false
+		return nil, 0, false
+	}
+	if line, ok = repairLine(first); !ok {
+		return nil, 0, false
 	}
 	sized := false
-	for headers != "" {
-		var header string
-		header, headers, _ = strings.Cut(headers, "\r\n")
-		name, value, colon := strings.Cut(header, ":")
-		if !colon || !isToken(name) || strings.Contains(value, "\r") {
-			return "", 0, false
+	for {
+		var header []byte
+		if header, headers, ok = cutLine(headers); !ok {
+			return nil, 0, false
+		}
+		if len(header) == 0 {
+			return line, body, true
+		}
+		name, value, colon := bytes.Cut(header, []byte(":"))
+		if !colon || !isToken(name) {
+			return nil, 0, false
 		}
 		switch {
-		case strings.EqualFold(name, "transfer-encoding"), strings.EqualFold(name, "upgrade"):
-			return "", 0, false
-		case strings.EqualFold(name, "content-length"):
-			if body, ok = contentLength(value); !ok || sized {
-				return "", 0, false
+		case bytes.EqualFold(name, []byte("transfer-encoding")), bytes.EqualFold(name, []byte("upgrade")):
+			return nil, 0, false
+		case bytes.EqualFold(name, []byte("content-length")):
+			if body, ok = contentLength(string(value)); !ok || sized {
+				return nil, 0, false
 			}
 			sized = true
 		}
 	}
-	return line, body, true
+}
+
+// cutLine takes the first line off b; ok is false when none ends in CRLF and
+// has no other CR or LF.
+func cutLine(b []byte) (line, rest []byte, ok bool) {
+	line, rest, ok = bytes.Cut(b, []byte("\n"))
+	end := len(line) - 1
+	if !ok || bytes.IndexByte(line, '\r') != end || end < 0 {
+		return nil, nil, false
+	}
+	return line[:end], rest, true
 }
 
 // repairLine percent-encodes the spaces between the method and the final
-// HTTP/1.x. A line with nothing to repair comes back as it is.
-func repairLine(line string) (string, bool) {
-	method, rest, _ := strings.Cut(line, " ")
-	last := strings.LastIndexByte(rest, ' ')
+// HTTP/1.x. Of a line with nothing to repair it returns nil.
+func repairLine(line []byte) (repaired []byte, ok bool) {
+	space := []byte(" ")
+	method, rest, _ := bytes.Cut(line, space)
+	last := bytes.LastIndexByte(rest, ' ')
 	if !isToken(method) || last < 1 || rest[0] != '/' {
-		return "", false
+		return nil, false
 	}
 	target, version := rest[:last], rest[last+1:]
-	if version != "HTTP/1.1" && version != "HTTP/1.0" {
-		return "", false
+	if string(version) != "HTTP/1.1" && string(version) != "HTTP/1.0" {
+		return nil, false
 	}
-	for i := range len(target) {
-		if c := target[i]; c < ' ' || c == 0x7f {
-			return "", false
+	for _, c := range target {
+		if c < ' ' || c == 0x7f {
+			return nil, false
 		}
 	}
-	if !strings.Contains(target, " ") {
-		return line, true
+	if !bytes.Contains(target, space) {
+		return nil, true
 	}
-	return method + " " + strings.ReplaceAll(target, " ", "%20") + " " + version, true
+	return slices.Concat(method, space, bytes.ReplaceAll(target, space, []byte("%20")), space, version), true
 }
 
 // contentLength accepts digits alone, few enough for any reader's integers.
@@ -216,14 +235,20 @@ func contentLength(value string) (int64, bool) {
 	return n, err == nil
 }
 
-// isToken reports whether s is an RFC 9110 §5.6.2 token.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		letter := c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+// isToken reports whether b is an RFC 9110 §5.6.2 token.
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if !tokenByte[c] {
 			return false
 		}
 	}
-	return s != ""
+	return len(b) > 0
 }
+
+// tokenByte says of each byte whether a token may have it.
+var tokenByte = func() (may [256]bool) {
+	for _, c := range "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" {
+		may[c] = true
+	}
+	return may
+}()
