@@ -30,8 +30,8 @@ type wanted struct {
 
 // readClaims reads the claims parameter. What it asks for that we know nothing
 // of is passed over, essential or not: the service that wants it looks by itself.
-func (q *request) readClaims(form map[string]string) error {
-	raw := form["claims"]
+func (q *request) readClaims(form parameters) error {
+	raw := form.value("claims")
 	if raw == "" {
 		return nil
 	}

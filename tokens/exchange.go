@@ -50,16 +50,16 @@ func (a *actor) depth() (n int) {
 }
 
 // readExchange reads the parameters of an exchange.
-func (s *Service) readExchange(q *request, form map[string]string) error {
+func (s *Service) readExchange(q *request, form parameters) error {
 	if s.config.MayExchange == nil {
 		return refusal(http.StatusBadRequest, "unsupported_grant_type", 70003,
 			"Tokens are not exchanged here: a workload asks with client_credentials")
 	}
-	x := &exchange{presented: form["subject_token"], wanted: form["requested_token_type"]}
+	x := &exchange{presented: form.value("subject_token"), wanted: form.value("requested_token_type")}
 	if x.wanted == "" {
 		x.wanted = typeAccessToken
 	}
-	switch kind := form["subject_token_type"]; {
+	switch kind := form.value("subject_token_type"); {
 	case x.presented == "":
 		return missing("subject_token", "the access token that the client was called with")
 	case kind == "":
@@ -68,7 +68,7 @@ func (s *Service) readExchange(q *request, form map[string]string) error {
 		return invalid("subject_token_type is %s: want %s, and a token of this service", shown(kind), typeAccessToken)
 	case x.wanted != typeAccessToken && x.wanted != typeJWT:
 		return invalid("requested_token_type is %s: want %s or none", shown(x.wanted), typeAccessToken)
-	case form["actor_token"] != "" || form["actor_token_type"] != "":
+	case form.value("actor_token") != "" || form.value("actor_token_type") != "":
 		return invalid("An actor_token is not taken: the actor is the client that proves itself. Leave it and its type out")
 	}
 	q.exchange = x
@@ -77,8 +77,8 @@ func (s *Service) readExchange(q *request, form map[string]string) error {
 
 // readTarget reads the audience of an exchange: the v2 endpoint's scope, or the
 // v1 endpoint's resource, which is RFC 8693's too, or its audience.
-func (q *request) readTarget(form map[string]string) error {
-	scope, resource, audience := form["scope"], form["resource"], form["audience"]
+func (q *request) readTarget(form parameters) error {
+	scope, resource, audience := form.value("scope"), form.value("resource"), form.value("audience")
 	named := 0
 	for _, value := range [...]string{scope, resource, audience} {
 		if value != "" {

@@ -5,3 +5,13 @@ type Claims = claims
 
 // Encode is what a token with c has.
 func (c *claims) Encode() ([]byte, error) { return c.encode() }
+
+// Form is what is read of a body.
+func Form(body string) (map[string]string, error) {
+	form, err := parseForm(body)
+	read := map[string]string{}
+	for _, p := range form {
+		read[p.name] = p.value
+	}
+	return read, err
+}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"testing"
 
 	"innate/directory"
@@ -33,6 +35,31 @@ func FuzzTokenForm(f *testing.F) {
 		}
 		if err := json.Unmarshal(rec.Body.Bytes(), &no); err != nil || rec.Code < 400 || rec.Code >= 500 || no.Error == "" || no.Trace == "" {
 			t.Errorf("%d %s", rec.Code, rec.Body)
+		}
+	})
+}
+
+// FuzzForm reads any body: what is taken says what url.ParseQuery says.
+func FuzzForm(f *testing.F) {
+	f.Add("a=b&c=d%20e+f&g")
+	f.Add("&&=x&a=%zz;b&a=1&%61=2")
+	f.Fuzz(func(t *testing.T, body string) {
+		form, err := tokens.Form(body)
+		values, bad := url.ParseQuery(body)
+		twice := slices.ContainsFunc(slices.Collect(maps.Values(values)), func(all []string) bool { return len(all) > 1 })
+		if bad != nil || twice || len(values) > 64 {
+			if err == nil {
+				t.Fatalf("%q is taken as %q", body, form)
+			}
+			return
+		}
+		if err != nil || len(form) != len(values) {
+			t.Fatalf("%q is %q, %v: want %q", body, form, err, values)
+		}
+		for name, all := range values {
+			if value, there := form[name]; !there || value != all[0] {
+				t.Errorf("%q has %q as %q: want %q", body, name, value, all[0])
+			}
 		}
 	})
 }

@@ -53,16 +53,15 @@ type peer struct {
 // the time and who holds one, is checked at every request.
 type peers struct {
 	mu   sync.RWMutex
-	seen map[[sha256.Size]byte]*peer
+	seen map[string]*peer // by the certificate itself, which is found sooner than its hash is made
 }
 
-// maxPeers bounds the memory: when full, all is forgotten and found again.
+// maxPeers bounds the memory, some 15 MB: when full, all is forgotten and found again.
 const maxPeers = 1 << 14
 
 func (ps *peers) of(authorities *ca.Authorities, cert *x509.Certificate, now time.Time) (*peer, error) {
-	sum := sha256.Sum256(cert.Raw)
 	ps.mu.RLock()
-	p := ps.seen[sum]
+	p := ps.seen[string(cert.Raw)]
 	ps.mu.RUnlock()
 	if p != nil && !now.Before(p.notBefore) && !now.After(p.notAfter) {
 		return p, nil
@@ -74,12 +73,13 @@ func (ps *peers) of(authorities *ca.Authorities, cert *x509.Certificate, now tim
 	if err != nil {
 		return nil, err
 	}
+	sum := sha256.Sum256(cert.Raw)
 	p = &peer{hex.EncodeToString(sum[:]), id, hosting, host, cert.NotBefore, cert.NotAfter}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.seen == nil || len(ps.seen) >= maxPeers {
-		ps.seen = map[[sha256.Size]byte]*peer{}
+		ps.seen = map[string]*peer{}
 	}
-	ps.seen[sum] = p
+	ps.seen[string(cert.Raw)] = p
 	return p, nil
 }

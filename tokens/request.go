@@ -1,11 +1,8 @@
 package tokens
 
 import (
-	"bytes"
 	"crypto/x509"
-	"errors"
 	"maps"
-	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,14 +11,8 @@ import (
 
 	"innate"
 	"innate/audit"
+	"innate/rest"
 )
-
-// maxBody is the most bytes of a form; the largest that SDKs send is an
-// assertion with its certificates, below 16 KiB.
-const maxBody = 64 << 10
-
-// usualBody is what is set aside for a form before it is read.
-const usualBody = 4 << 10
 
 // assertionType is the one client_assertion_type (RFC 7523 §2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -60,11 +51,14 @@ type request struct {
 // begin reads what a request says about itself whatever its body says.
 func (s *Service) begin(r *http.Request, version int) *request {
 	q := &request{
-		now: s.config.Now(), version: version, trace: innate.NewGUID(),
+		now: s.config.Now(), version: version, trace: rest.RequestID(r.Context()),
 		echo: strings.EqualFold(r.Header.Get("Return-Client-Request-Id"), "true"), address: r.RemoteAddr,
 	}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		q.address = host
+	}
+	if q.trace == "" {
+		q.trace = innate.NewGUID()
 	}
 	asked := r.Header.Get(clientRequestID)
 	if asked == "" && r.URL.RawQuery != "" {
@@ -74,7 +68,7 @@ func (s *Service) begin(r *http.Request, version int) *request {
 		q.correlation, _ = innate.ParseGUID(asked)
 	}
 	if q.correlation == "" {
-		q.correlation = innate.NewGUID()
+		q.correlation = q.trace
 	}
 	return q
 }
@@ -159,8 +153,8 @@ func (s *Service) parse(r *http.Request, q *request, mutual bool) error {
 }
 
 // readGrant reads what is asked for, in the way of the grant.
-func (s *Service) readGrant(q *request, form map[string]string) error {
-	switch grant := form["grant_type"]; grant {
+func (s *Service) readGrant(q *request, form parameters) error {
+	switch grant := form.value("grant_type"); grant {
 	case "client_credentials":
 		return q.readResource(form)
 	case grantExchange:
@@ -186,56 +180,12 @@ func checkQuery(u *url.URL) error {
 	return nil
 }
 
-// readForm reads the body's form, in which nothing may stand twice: of two
-// values, another reader on the way might have checked the other.
-func readForm(r *http.Request) (map[string]string, error) {
-	if !isForm(r.Header.Get("Content-Type")) {
-		return nil, invalid("The body must have the content type %s", formType)
-	}
-	var body bytes.Buffer
-	body.Grow(int(max(0, min(r.ContentLength, usualBody))) + bytes.MinRead) // nothing that a client only announces
-	_, err := body.ReadFrom(http.MaxBytesReader(nil, r.Body, maxBody))
-	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
-		return nil, refusal(http.StatusRequestEntityTooLarge, "invalid_request", 9002313,
-			"The body is longer than %d bytes", maxBody)
-	}
-	if err != nil {
-		return nil, invalid("The body could not be read to its end")
-	}
-	return parseForm(body.String())
-}
-
-const formType = "application/x-www-form-urlencoded"
-
-func isForm(contentType string) bool {
-	if contentType == formType { // all that clients send
-		return true
-	}
-	kind, _, err := mime.ParseMediaType(contentType)
-	return err == nil && kind == formType
-}
-
-func parseForm(body string) (map[string]string, error) {
-	values, err := url.ParseQuery(body)
-	if err != nil { // its text may quote a secret
-		return nil, invalid("The body is not a well-formed application/x-www-form-urlencoded form")
-	}
-	form := make(map[string]string, len(values))
-	for name, all := range values {
-		if len(all) > 1 {
-			return nil, invalid("The body has the parameter %s %d times: want it once", shown(name), len(all))
-		}
-		form[name] = all[0]
-	}
-	return form, nil
-}
-
 // readClient reads who asks: client_id, or the user of HTTP Basic.
-func (q *request) readClient(r *http.Request, form map[string]string) error {
+func (q *request) readClient(r *http.Request, form parameters) error {
 	if len(r.Header.Values("Authorization")) > 1 {
 		return invalid("The request has several Authorization headers: want one or none")
 	}
-	id := form["client_id"]
+	id := form.value("client_id")
 	if user, password, ok := r.BasicAuth(); ok {
 		// RFC 6749 §2.3.1: both are form-encoded before they are joined.
 		name, err1 := url.QueryUnescape(user)
@@ -262,14 +212,14 @@ func (q *request) readClient(r *http.Request, form map[string]string) error {
 
 // readProof reads the client's credential, of which there must be one: with
 // two, it would not be clear which of them was checked (RFC 6749 §2.3).
-func (q *request) readProof(r *http.Request, form map[string]string, mutual bool) error {
-	if s := form["client_secret"]; s != "" {
+func (q *request) readProof(r *http.Request, form parameters, mutual bool) error {
+	if s := form.value("client_secret"); s != "" {
 		if q.basic {
 			return invalid("The client proves itself twice: by the Authorization header and client_secret")
 		}
 		q.secret = s
 	}
-	q.assertion = form["client_assertion"]
+	q.assertion = form.value("client_assertion")
 	if mutual && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		q.certificate = r.TLS.PeerCertificates[0]
 	}
@@ -287,15 +237,15 @@ func (q *request) readProof(r *http.Request, form map[string]string, mutual bool
 	case proofs == 0:
 		return unproved(7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'")
 	}
-	if typ := form["client_assertion_type"]; q.assertion != "" && typ != assertionType {
+	if typ := form.value("client_assertion_type"); q.assertion != "" && typ != assertionType {
 		return invalid("client_assertion_type is %s: want %s", shown(typ), assertionType)
 	}
 	return q.readAssurance(form)
 }
 
 // readAssurance reads what the agent proved about its caller. Nobody else is asked.
-func (q *request) readAssurance(form map[string]string) (err error) {
-	if word := form["assurance"]; q.certificate != nil && word != "" {
+func (q *request) readAssurance(form parameters) (err error) {
+	if word := form.value("assurance"); q.certificate != nil && word != "" {
 		if q.assurance, err = innate.ParseAssurance(word); err != nil {
 			return invalid("The assurance %s is none that is known here", shown(word))
 		}
@@ -305,8 +255,8 @@ func (q *request) readAssurance(form map[string]string) (err error) {
 
 // readResource reads the audience: scope at the v2 endpoint and resource at the
 // v1 endpoint. Each takes the other's where its own is missing, as AD FS does.
-func (q *request) readResource(form map[string]string) error {
-	scope, resource := form["scope"], form["resource"]
+func (q *request) readResource(form parameters) error {
+	scope, resource := form.value("scope"), form.value("resource")
 	switch {
 	case resource != "" && (q.version == 1 || scope == ""):
 		q.resource = resource
