@@ -21,7 +21,6 @@ type Signer struct {
 	key    crypto.Signer
 	alg    Alg
 	header string // encoded, with the dot after it
-	size   int    // of a signature, in bytes
 }
 
 // NewSigner returns a Signer whose tokens have header beside alg and typ: kid, x5t.
@@ -36,11 +35,7 @@ func NewSigner(key crypto.Signer, alg Alg, header map[string]any) (*Signer, erro
 	if err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	size := 2 * p256Size
-	if pub, ok := key.Public().(*rsa.PublicKey); ok {
-		size = pub.Size()
-	}
-	return &Signer{key, alg, base64.RawURLEncoding.EncodeToString(b) + ".", size}, nil
+	return &Signer{key, alg, base64.RawURLEncoding.EncodeToString(b) + "."}, nil
 }
 
 // Sign returns claims (marshalled as JSON) as a compact JWS.
@@ -49,14 +44,8 @@ func (s *Signer) Sign(claims any) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("claims: %w", err)
 	}
-	b, err := s.Append(make([]byte, 0, s.Size(payload)), payload)
+	b, err := s.Append(nil, payload)
 	return string(b), err
-}
-
-// Size is the length in bytes of a token with payload.
-func (s *Signer) Size(payload []byte) int {
-	b64 := base64.RawURLEncoding
-	return len(s.header) + b64.EncodedLen(len(payload)) + len(".") + b64.EncodedLen(s.size)
 }
 
 // Append adds to b a compact JWS of payload, claims that are JSON already.

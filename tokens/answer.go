@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"encoding/json"
+	"sync"
 	"time"
 
 	"innate/jsonobject"
@@ -11,16 +12,27 @@ import (
 // refreshHint is the least life of a token whose holder is told to renew it at half.
 const refreshHint = 2 * time.Hour
 
-// answer is the body of the answer with a token of c, which is signed where it
-// stands in it (managed-identity-endpoints §4.3). The v2 endpoint says numbers;
-// the v1 endpoint the same as strings, and more.
-func (q *request) answer(c *claims, signer *jwt.Signer) ([]byte, error) {
-	payload, err := c.encode()
-	if err != nil {
+// An answer is the body of one with a token, and the memory in which it was
+// made, which serves again and again: a token takes 3 KiB of it.
+type answer struct {
+	body   []byte
+	claims []byte // as JSON
+}
+
+var answers = sync.Pool{New: func() any { return new(answer) }}
+
+// free gives the memory back, once the body is written.
+func (a *answer) free() { answers.Put(a) }
+
+// answer makes the answer with a token of c, which is signed where it stands in
+// it (managed-identity-endpoints §4.3). The v2 endpoint says numbers; the v1
+// endpoint the same as strings, and more.
+func (q *request) answer(c *claims, signer *jwt.Signer) (a *answer, err error) {
+	a = answers.Get().(*answer)
+	if a.claims, err = c.encode(a.claims[:0]); err != nil {
 		return nil, err
 	}
-	const others = 320 // bytes of what is neither the token nor said by the client
-	b := append(make([]byte, 0, signer.Size(payload)+len(q.resource)+others), `{"token_type":"Bearer"`...)
+	b := append(a.body[:0], `{"token_type":"Bearer"`...)
 	left := int64(time.Unix(c.Expires, 0).Sub(q.now) / time.Second)
 	if q.version == 1 {
 		b = jsonobject.Digits(b, "expires_in", left)
@@ -39,16 +51,16 @@ func (q *request) answer(c *claims, signer *jwt.Signer) ([]byte, error) {
 		b = jsonobject.Present(b, "issued_token_type", q.exchange.wanted)
 	}
 	b = append(jsonobject.Name(b, "access_token"), '"')
-	if b, err = signer.Append(b, payload); err != nil { // base64url and dots: nothing to escape
+	if b, err = signer.Append(b, a.claims); err != nil { // base64url and dots: nothing to escape
 		return nil, err
 	}
-	return append(b, "\"}\n"...), nil
+	a.body = append(b, "\"}\n"...)
+	return a, nil
 }
 
-// encode is c as JSON: what encoding/json makes of it, the characters of HTML as they are.
-func (c *claims) encode() ([]byte, error) {
-	const most = 1 << 10 // bytes of a managed identity's
-	b := jsonobject.String(append(make([]byte, 0, most), '{'), "aud", c.Audience)
+// encode adds c to b as JSON: what encoding/json makes of it, the characters of HTML as they are.
+func (c *claims) encode(b []byte) ([]byte, error) {
+	b = jsonobject.String(append(b, '{'), "aud", c.Audience)
 	b = jsonobject.String(b, "iss", c.Issuer)
 	b = jsonobject.Number(b, "iat", c.IssuedAt)
 	b = jsonobject.Number(b, "innate_iat", c.Moment)

@@ -4,7 +4,7 @@ package tokens
 type Claims = claims
 
 // Encode is what a token with c has.
-func (c *claims) Encode() ([]byte, error) { return c.encode() }
+func (c *claims) Encode() ([]byte, error) { return c.encode(nil) }
 
 // Form is what is read of a body.
 func Form(body string) (map[string]string, error) {

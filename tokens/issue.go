@@ -26,12 +26,13 @@ func (s *Service) endpoint(version int, mutual bool) http.Handler {
 			return
 		}
 		q.writeHeader(w)
-		rest.WriteBody(w, http.StatusOK, answer)
+		rest.WriteBody(w, http.StatusOK, answer.body)
+		answer.free()
 	})
 }
 
-// serve reads one request and issues what it asks for: the body of the answer.
-func (s *Service) serve(r *http.Request, q *request, mutual bool) ([]byte, error) {
+// serve reads one request and issues what it asks for.
+func (s *Service) serve(r *http.Request, q *request, mutual bool) (*answer, error) {
 	if err := s.recordThrottling(r.Context(), q.now); err != nil {
 		return nil, err
 	}
@@ -136,7 +137,7 @@ func (s *Service) prove(ctx context.Context, q *request) (caller, error) {
 // The token's iat is when the request began, before anything was decided. Were
 // it read here, an identity disabled since the decision would get a token that
 // is newer than its revocation.
-func (s *Service) issue(ctx context.Context, q *request, who caller, to audience) ([]byte, error) {
+func (s *Service) issue(ctx context.Context, q *request, who caller, to audience) (*answer, error) {
 	key := s.keys.now().signing(to.alg, q.now)
 	if key == nil {
 		return nil, fmt.Errorf("no key signs by %s", to.alg)
