@@ -18,16 +18,15 @@ const (
 // one trailing slash, scheme and host in lower case (managed-identity-endpoints §5.1).
 func URIKey(uri string) string {
 	uri = strings.TrimSuffix(uri, "/")
-	scheme, after, ok := strings.Cut(uri, "://")
-	if !ok {
-		return strings.ToLower(uri)
+	end := len(uri) // of what is compared without its case
+	if scheme, after, ok := strings.Cut(uri, "://"); ok {
+		host, _, _ := strings.Cut(after, "/")
+		end = len(scheme) + len("://") + len(host)
 	}
-	host, path, slash := strings.Cut(after, "/")
-	key := strings.ToLower(scheme + "://" + host)
-	if slash {
-		key += "/" + path
+	if lower := strings.ToLower(uri[:end]); lower != uri[:end] {
+		return lower + uri[end:]
 	}
-	return key
+	return uri
 }
 
 // clientOf is the client id that api://{client id} or a bare GUID names.

@@ -87,27 +87,29 @@ func (c *claims) encode(b []byte) ([]byte, error) {
 }
 
 // encodeRest adds what few tokens have.
-func (c *claims) encodeRest(b []byte) ([]byte, error) {
-	for _, one := range [...]struct {
-		name  string
-		there bool
-		value any
-	}{
-		{"act", c.Actor != nil, c.Actor},
-		{"roles", len(c.Roles) > 0, c.Roles},
-		{"groups", len(c.Groups) > 0, c.Groups},
-		{"_claim_names", len(c.ClaimNames) > 0, c.ClaimNames},
-		{"_claim_sources", len(c.ClaimSources) > 0, c.ClaimSources},
-		{"xms_cc", len(c.Capabilities) > 0, c.Capabilities},
-	} {
-		if !one.there {
-			continue
+func (c *claims) encodeRest(b []byte) (_ []byte, err error) {
+	add := func(name string, value any) {
+		var text []byte
+		if err == nil {
+			text, err = json.Marshal(value)
 		}
-		value, err := json.Marshal(one.value)
-		if err != nil {
-			return nil, err
-		}
-		b = append(jsonobject.Name(b, one.name), value...)
+		b = append(jsonobject.Name(b, name), text...)
 	}
-	return b, nil
+	if c.Actor != nil {
+		add("act", c.Actor)
+	}
+	if len(c.Roles) > 0 {
+		add("roles", c.Roles)
+	}
+	if len(c.Groups) > 0 {
+		add("groups", c.Groups)
+	}
+	if len(c.ClaimNames) > 0 {
+		add("_claim_names", c.ClaimNames)
+		add("_claim_sources", c.ClaimSources)
+	}
+	if len(c.Capabilities) > 0 {
+		add("xms_cc", c.Capabilities)
+	}
+	return b, err
 }

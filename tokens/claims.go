@@ -46,9 +46,9 @@ type claims struct {
 	Capabilities []string               `json:"xms_cc,omitempty"` // cp1: the client can handle a claims challenge
 }
 
-func (s *Service) claims(q *request, who caller, to audience) *claims {
+func (s *Service) claims(q *request, who caller, to audience) claims {
 	id, now := newTokenID(), q.now.Unix()
-	c := &claims{
+	c := claims{
 		Audience:  to.value,
 		Issuer:    s.issuer[to.version],
 		IssuedAt:  now,
@@ -69,7 +69,7 @@ func (s *Service) claims(q *request, who caller, to audience) *claims {
 	if who.actor != nil {
 		c.Expires = min(c.Expires, who.until)
 	}
-	who.standing.say(c, s.graph())
+	who.standing.say(&c, s.graph())
 	if q.wanted.challenges && to.challenges {
 		c.Capabilities = []string{capability}
 	}

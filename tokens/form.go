@@ -1,8 +1,8 @@
 package tokens
 
 import (
-	"bytes"
 	"errors"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -43,9 +43,7 @@ func readForm(r *http.Request) (parameters, error) {
 	if !isForm(r.Header.Get("Content-Type")) {
 		return nil, invalid("The body must have the content type %s", formType)
 	}
-	var body bytes.Buffer
-	body.Grow(int(max(0, min(r.ContentLength, usualBody))) + bytes.MinRead) // nothing that a client only announces
-	_, err := body.ReadFrom(http.MaxBytesReader(nil, r.Body, maxBody))
+	body, err := readBody(r)
 	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 		return nil, refusal(http.StatusRequestEntityTooLarge, "invalid_request", 9002313,
 			"The body is longer than %d bytes", maxBody)
@@ -53,7 +51,18 @@ func readForm(r *http.Request) (parameters, error) {
 	if err != nil {
 		return nil, invalid("The body could not be read to its end")
 	}
-	return parseForm(body.String())
+	return parseForm(string(body))
+}
+
+// readBody sets nothing aside for what a client only announces.
+func readBody(r *http.Request) (body []byte, err error) {
+	limited := http.MaxBytesReader(nil, r.Body, maxBody)
+	if r.ContentLength < 0 || r.ContentLength > usualBody {
+		return io.ReadAll(limited)
+	}
+	body = make([]byte, r.ContentLength)
+	_, err = io.ReadFull(limited, body)
+	return body, err
 }
 
 const formType = "application/x-www-form-urlencoded"

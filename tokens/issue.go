@@ -153,7 +153,7 @@ func (s *Service) issue(ctx context.Context, q *request, who caller, to audience
 		Token: claims.TokenID, Why: q.why(),
 		Detail: map[string]string{"kid": key.id},
 	}))
-	answer, err := q.answer(claims, key.signer[to.version])
+	answer, err := q.answer(&claims, key.signer[to.version])
 	if err != nil {
 		return nil, err
 	}
