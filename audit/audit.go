@@ -18,6 +18,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"innate"
@@ -52,7 +53,8 @@ const maxEvent = maxLine - chainLen
 
 // append adds ev to b as one line of JSON, without the line feed: what
 // encoding/json makes of it, with the characters of HTML as they are, since the
-// log is for people's eyes. With an error b is as it was.
+// log is for people's eyes. With an error b is as it was. It keeps nothing of ev,
+// an error's copy of its action aside: the caller's map can stay on its stack.
 func (ev *Event) append(b []byte) ([]byte, error) {
 	if ev.Action == "" {
 		return b, errors.New("an audit event must name its action")
@@ -64,7 +66,7 @@ func (ev *Event) append(b []byte) ([]byte, error) {
 	begin := len(b)
 	b, err := at.UTC().AppendText(append(jsonobject.Name(append(b, '{'), "time"), '"'))
 	if err != nil {
-		return b[:begin], fmt.Errorf("audit event %s: %w", ev.Action, err)
+		return b[:begin], fmt.Errorf("audit event %s: %w", strings.Clone(ev.Action), err)
 	}
 	b = jsonobject.String(append(b, '"'), "action", ev.Action)
 	b = strconv.AppendBool(jsonobject.Name(b, "allowed"), ev.Allowed)
@@ -85,7 +87,7 @@ func (ev *Event) append(b []byte) ([]byte, error) {
 	b = jsonobject.Present(b, "from", ev.From)
 	b = append(ev.appendDetail(b), '}')
 	if size := len(b) - begin; size > maxEvent {
-		return b[:begin], fmt.Errorf("audit event %s: it has %d bytes, the most is %d", ev.Action, size, maxEvent)
+		return b[:begin], fmt.Errorf("audit event %s: it has %d bytes, the most is %d", strings.Clone(ev.Action), size, maxEvent)
 	}
 	return b, nil
 }

@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"strconv"
+	"strings"
 )
 
 // Name begins a member of the object that b ends in: the value is appended next.
@@ -89,6 +90,6 @@ func escape(b []byte, s string) []byte {
 	var quoted bytes.Buffer
 	enc := json.NewEncoder(&quoted)
 	enc.SetEscapeHTML(false)
-	enc.Encode(s) // never fails for a string
+	enc.Encode(strings.Clone(s)) // never fails for a string; of a clone, or s could not stay on its caller's stack
 	return append(b, bytes.TrimSuffix(quoted.Bytes(), []byte("\n"))...)
 }
