@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -80,11 +79,12 @@ func (t *Token) readHeader(algs []Alg) error {
 	if _, ok := t.Header["b64"]; ok { // RFC 7797
 		return errors.New("its header has b64: the payload must be encoded")
 	}
-	if err := json.Unmarshal(t.Header["alg"], &t.Alg); err != nil || !slices.Contains(algs, t.Alg) {
+	alg, _ := Text(t.Header["alg"])
+	if t.Alg = Alg(alg); !slices.Contains(algs, t.Alg) {
 		return fmt.Errorf("its algorithm is not one of %v", algs)
 	}
 	if kid, ok := t.Header["kid"]; ok {
-		if err := json.Unmarshal(kid, &t.KeyID); err != nil {
+		if t.KeyID, ok = Text(kid); !ok {
 			return errors.New("its kid is not a string")
 		}
 	}
@@ -96,6 +96,17 @@ func (t *Token) Unverified() json.RawMessage { return t.claims }
 
 // Members are those of Unverified, by their exact names.
 func (t *Token) Members() map[string]json.RawMessage { return t.members }
+
+// Text is what value says, one of Header or Members, if it is a string.
+func Text(value json.RawMessage) (s string, ok bool) {
+	if len(value) == 0 || value[0] != '"' {
+		return "", false
+	}
+	if bytes.IndexByte(value, '\\') < 0 {
+		return string(value[1 : len(value)-1]), true
+	}
+	return s, json.Unmarshal(value, &s) == nil
+}
 
 // Verify checks the signature with pub, whose type must fit the algorithm, and returns the claims.
 func (t *Token) Verify(pub crypto.PublicKey) (json.RawMessage, error) {
@@ -119,11 +130,7 @@ func (t *Token) signedBy(pub crypto.PublicKey) bool {
 		}
 		return rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], t.signature) == nil
 	case *ecdsa.PublicKey:
-		if len(t.signature) != 64 {
-			return false
-		}
-		r, s := new(big.Int).SetBytes(t.signature[:32]), new(big.Int).SetBytes(t.signature[32:])
-		return ecdsa.Verify(key, digest[:], r, s)
+		return len(t.signature) == 2*p256Size && ecdsa.VerifyASN1(key, digest[:], asASN1(t.signature))
 	}
 	return false
 }
@@ -173,7 +180,8 @@ func (w *walk) value(depth int) error {
 // members of an object.
 func (w *walk) container(depth int, found func(name, value []byte)) error {
 	object := w.rest[0] == '{'
-	var names [][]byte
+	var few [16][]byte // so that the names of most objects take no memory
+	names := few[:0]
 	for w.rest = w.rest[1:]; ; {
 		switch w.next() {
 		case '}', ']':

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -81,6 +82,28 @@ func (s *Signer) sign(digest [sha256.Size]byte) ([]byte, error) {
 
 // p256Size is the length in bytes of each of the two numbers of an ES256 signature.
 const p256Size = 32
+
+// asASN1 is the inverse of fixedSize.
+func asASN1(signature []byte) []byte {
+	r, s := signature[:p256Size], signature[p256Size:]
+	const header, most = 2, 2 + 1 + p256Size // bytes before the numbers; of a number
+	der := append(make([]byte, 0, header+2*most), byte(asn1.SEQUENCE), 0)
+	der = appendInteger(appendInteger(der, r), s)
+	der[1] = byte(len(der) - header)
+	return der
+}
+
+// appendInteger adds a big-endian number that is not negative as its DER: without
+// zeros in front, but for one where it would look negative.
+func appendInteger(der, n []byte) []byte {
+	n = bytes.TrimLeft(n, "\x00")
+	if len(n) == 0 || n[0] >= 0x80 {
+		der = append(der, byte(asn1.INTEGER), byte(1+len(n)), 0)
+	} else {
+		der = append(der, byte(asn1.INTEGER), byte(len(n)))
+	}
+	return append(der, n...)
+}
 
 // fixedSize turns the DER of an ECDSA signature into r and s, 32 bytes each
 // (RFC 7518 §3.4).

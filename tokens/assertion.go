@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -132,7 +133,7 @@ func readAssertion(compact string) (*assertion, error) {
 		name string
 		to   *string
 	}{{"iss", &a.issuer}, {"sub", &a.subject}} {
-		if json.Unmarshal(a.claims[one.name], one.to) != nil || *one.to == "" {
+		if *one.to, _ = jwt.Text(a.claims[one.name]); *one.to == "" {
 			return nil, fmt.Errorf("its %s is not a string", one.name)
 		}
 	}
@@ -154,9 +155,8 @@ func readAssertion(compact string) (*assertion, error) {
 
 // audiences reads aud, a string or an array of strings (RFC 7519 §4.1.3).
 func audiences(raw json.RawMessage) ([]string, error) {
-	var one *string
-	if json.Unmarshal(raw, &one) == nil && one != nil && *one != "" {
-		return []string{*one}, nil
+	if one, _ := jwt.Text(raw); one != "" {
+		return []string{one}, nil
 	}
 	var several []*string
 	if json.Unmarshal(raw, &several) != nil || len(several) == 0 {
@@ -174,8 +174,11 @@ func audiences(raw json.RawMessage) ([]string, error) {
 
 // date reads seconds since 1970, as a number or, as .NET writes them, a string.
 func date(raw json.RawMessage) (time.Time, error) {
-	if s := ""; json.Unmarshal(raw, &s) == nil {
+	if s, ok := jwt.Text(raw); ok {
 		raw = json.RawMessage(s)
+	}
+	if whole, err := strconv.ParseUint(string(raw), 10, 32); err == nil { // as nearly all write it
+		return time.Unix(int64(whole), 0), nil
 	}
 	var seconds *float64
 	const farOff = 1 << 40 // some 35 000 years
@@ -218,15 +221,15 @@ func (s *Service) signedByRegistered(q *request, token *jwt.Token, r directory.R
 		return unproved(700027, "The certificate with which the client assertion is signed cannot be told: %v", err)
 	}
 	for _, registered := range r.Certificates {
-		sum := sha256.Sum256(registered.DER)
-		if !named.is(sum, registered.DER) {
+		known := s.certificates.of(registered.DER)
+		if !named.is(known) {
 			continue
 		}
-		q.key = hex.EncodeToString(sum[:])
-		cert, err := s.certificates.of(sum, registered.DER)
-		if err != nil {
-			return fmt.Errorf("registered certificate %s of app %s: %w", registered.KeyID, r.Client, err)
+		if known.fault != nil {
+			return fmt.Errorf("registered certificate %s of app %s: %w", registered.KeyID, r.Client, known.fault)
 		}
+		q.key = known.thumbprint
+		cert := known.parsed
 		if _, err := token.Verify(cert.PublicKey); err != nil {
 			return unproved(700027, "The client assertion failed signature validation with the certificate %s: %v", named, err)
 		}
@@ -254,12 +257,11 @@ func thumbprintOf(token *jwt.Token) (thumbprint, error) {
 		if !ok {
 			continue
 		}
-		var s string
-		if err := json.Unmarshal(raw, &s); err != nil {
+		s, ok := jwt.Text(raw)
+		if !ok {
 			return nil, fmt.Errorf("its header's %s is not a string", name.header)
 		}
-		s = strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(s), "=")
-		sum, err := base64.RawURLEncoding.DecodeString(s)
+		sum, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(urlAlphabet.Replace(s), "="))
 		if err != nil || len(sum) != name.size {
 			return nil, fmt.Errorf("its header's %s is not the base64 of %d bytes", name.header, name.size)
 		}
@@ -268,44 +270,54 @@ func thumbprintOf(token *jwt.Token) (thumbprint, error) {
 	return nil, errors.New("its header has neither x5t#S256 nor x5t")
 }
 
-// is reports whether t names the certificate der, whose SHA-256 is sum.
-func (t thumbprint) is(sum [sha256.Size]byte, der []byte) bool {
+// urlAlphabet turns base64's standard alphabet into that of URLs.
+var urlAlphabet = strings.NewReplacer("+", "-", "/", "_")
+
+// is reports whether t names c.
+func (t thumbprint) is(c *certificate) bool {
 	if len(t) == sha1.Size {
-		old := sha1.Sum(der)
-		return bytes.Equal(t, old[:])
+		return bytes.Equal(t, c.sha1[:])
 	}
-	return bytes.Equal(t, sum[:])
+	return bytes.Equal(t, c.sha256[:])
 }
 
-// certificates remembers registered certificates that were parsed, which costs
-// as much as a tenth of a verification. Which are registered, and how long they
-// are good, is looked at every time.
+// A certificate is a registered one with the names that a header may have for it.
+type certificate struct {
+	sha256     [sha256.Size]byte
+	sha1       [sha1.Size]byte
+	thumbprint string            // sha256 as the record has it
+	parsed     *x509.Certificate // unless there is a fault in it
+	fault      error
+}
+
+// certificates remembers registered certificates, since to parse one costs as
+// much as a tenth of a verification. Which are registered, and how long they are
+// good, is looked at every time.
 type certificates struct {
-	mu     sync.RWMutex
-	parsed map[[sha256.Size]byte]*x509.Certificate // by the SHA-256 of the DER
+	mu    sync.RWMutex
+	known map[string]*certificate // by the DER itself, which is found sooner than its hash is made
 }
 
 // maxCertificates bounds the memory: when full, all is forgotten and parsed again.
 const maxCertificates = 1 << 12
 
-func (c *certificates) of(sum [sha256.Size]byte, der []byte) (*x509.Certificate, error) {
-	c.mu.RLock()
-	cert := c.parsed[sum]
-	c.mu.RUnlock()
-	if cert != nil {
-		return cert, nil
+func (cs *certificates) of(der []byte) *certificate {
+	cs.mu.RLock()
+	c := cs.known[string(der)]
+	cs.mu.RUnlock()
+	if c != nil {
+		return c
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
+	c = &certificate{sha256: sha256.Sum256(der), sha1: sha1.Sum(der)}
+	c.thumbprint = hex.EncodeToString(c.sha256[:])
+	c.parsed, c.fault = x509.ParseCertificate(der)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.known == nil || len(cs.known) >= maxCertificates {
+		cs.known = map[string]*certificate{}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.parsed == nil || len(c.parsed) >= maxCertificates {
-		c.parsed = map[[sha256.Size]byte]*x509.Certificate{}
-	}
-	c.parsed[sum] = cert
-	return cert, nil
+	cs.known[string(der)] = c
+	return c
 }
 
 func (t thumbprint) String() string { return hex.EncodeToString(t) }

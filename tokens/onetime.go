@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"innate"
+	"innate/jwt"
 	"innate/store"
 )
 
@@ -27,8 +27,8 @@ func (s *Service) spend(ctx context.Context, q *request, a *assertion) error {
 	if a.spent {
 		return nil
 	}
-	var jti string
-	if json.Unmarshal(a.claims["jti"], &jti) != nil || jti == "" {
+	jti, _ := jwt.Text(a.claims["jti"])
+	if jti == "" {
 		return settled{unproved(700027, "The client assertion has no jti, and app %s takes each assertion once: give each its own jti", q.client)}
 	}
 	sum := sha256.Sum256([]byte(jti))
