@@ -33,6 +33,8 @@ type journal struct {
 	room []byte // what the file holds; page-aligned, as direct writes must be
 	half int    // offset of the half that is written
 	end  int    // of what this round wrote, in its half; 0 when it is to begin
+	// failed says that a write failed: what this half holds is not known.
+	failed bool
 }
 
 const (
@@ -81,6 +83,9 @@ func (j *journal) close() error {
 	return errors.Join(err, j.file.Close())
 }
 
+// begin begins a round in place of this one.
+func (j *journal) begin() { j.end, j.failed = 0, false }
+
 // turn begins a round in the other half.
 func (j *journal) turn() { j.half, j.end = journalHalf-j.half, 0 }
 
@@ -91,8 +96,7 @@ const mostRound = 128
 func (j *journal) fits(lines []byte) bool { return max(j.end, mostRound)+len(lines) <= journalHalf }
 
 // write makes lines durable, which begin in the log at from, after a line whose
-// link is prev. They fit. After an error it is not known what the round holds,
-// and nothing fits it any more.
+// link is prev. They fit.
 func (j *journal) write(lines []byte, from int64, prev Link) error {
 	half, end := j.room[j.half:][:journalHalf], j.end
 	if end == 0 {
@@ -102,7 +106,7 @@ func (j *journal) write(lines []byte, from int64, prev Link) error {
 	begin := j.end &^ (journalBlock - 1)
 	blocks := half[begin : (end+journalBlock-1)&^(journalBlock-1)]
 	if _, err := j.file.WriteAt(blocks, int64(j.half+begin)); err != nil {
-		j.end = journalHalf
+		j.failed = true
 		return fmt.Errorf("writing its journal: %w", err)
 	}
 	j.end = end

@@ -130,6 +130,42 @@ func TestLinesThatTheJournalDoesNotKnowStand(t *testing.T) {
 	}
 }
 
+func TestWhereTheJournalCannotBeWrittenTheLogIsSynced(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l := open(t, path)
+	// The journal, in whole blocks, comes to the limit before the log does.
+	lift := limitFiles(t, 64<<10+3000)
+	var recorded []string
+	var cuts []powerCut // after each event that followed the one refused
+	for i, refused := 0, 0; len(cuts) < 3; i++ {
+		action := fmt.Sprint(i)
+		err := l.Record(t.Context(), audit.Event{Action: action, Target: strings.Repeat("x", 300)})
+		switch {
+		case err != nil && strings.Contains(err.Error(), "journal") && refused == 0:
+			refused++
+			continue
+		case err != nil || i == 1000:
+			t.Fatalf("event %d after %d refused: %v", i, refused, err)
+		}
+		recorded = append(recorded, action)
+		if refused > 0 {
+			cuts = append(cuts, powerCut{log: readFile(t, path), journal: readFile(t, path+".journal"), recorded: slices.Clone(recorded)})
+		}
+	}
+	lift()
+	for _, p := range cuts {
+		path := files(t, p.log, p.journal)
+		closeLog(t, open(t, path))
+		wantActions(t, path, p.recorded...)
+	}
+	record(t, l, "after")
+	closeLog(t, l)
+	wantActions(t, path, append(recorded, "after")...)
+}
+
 func TestAJournalIsNotWrittenOverAnotherFile(t *testing.T) {
 	p := cutPower(t, 5, 100)
 	for name, text := range map[string]string{"a text": "hello\nworld\n", "a text without a line feed": "hello"} {

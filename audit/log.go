@@ -220,7 +220,7 @@ func (l *Log) writeAll() {
 		b := l.take()
 		b.err = l.write(b)
 		if cap(b.events) <= keptLines {
-			l.spare = *b
+			l.spare = batch{events: b.events, ends: b.ends}
 		}
 		close(b.done)
 		if !open {
@@ -266,9 +266,17 @@ func (l *Log) write(b *batch) error {
 	return nil
 }
 
-// sync makes lines, the newest, durable: in the journal, or when they are longer
-// than that in the log itself.
+// sync makes lines, the newest, durable: in the journal, or where that cannot be
+// in the log itself.
 func (l *Log) sync(lines []byte) error {
+	if l.journal.failed {
+		// It may hold lines that were refused. These, in the log, stand against them.
+		if err := l.syncNow(); err != nil {
+			return err
+		}
+		l.journal.begin()
+		return nil
+	}
 	if !l.journal.fits(lines) {
 		// The next round takes the place of the one before last, which the log has by now.
 		if err := l.endSync(); err != nil {
@@ -281,12 +289,16 @@ func (l *Log) sync(lines []byte) error {
 		return l.endSync()
 	}
 	if err := l.journal.write(lines, l.end, l.last); err != nil {
-		// What the journal holds is not known any more: the log must have it.
-		failed := l.endSync()
-		l.beginSync()
-		return errors.Join(err, failed, l.endSync())
+		return errors.Join(err, l.syncNow())
 	}
 	return nil
+}
+
+// syncNow makes the log durable as it is.
+func (l *Log) syncNow() error {
+	err := l.endSync()
+	l.beginSync()
+	return errors.Join(err, l.endSync())
 }
 
 // beginSync begins to sync the log, as far as it is written now.

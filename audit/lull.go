@@ -24,7 +24,11 @@ func newLull() (*lull, error) {
 	}
 	event := os.NewFile(uintptr(fd), "eventfd")
 	conn, err := event.SyscallConn()
-	return &lull{event, conn}, err
+	if err != nil {
+		event.Close()
+		return nil, err
+	}
+	return &lull{event, conn}, nil
 }
 
 // wait returns at the next lull, or at once when that cannot be known.
