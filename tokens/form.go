@@ -14,7 +14,7 @@ const (
 	// maxBody is the most bytes of a form; the largest that SDKs send is an
 	// assertion with its certificates, below 16 KiB.
 	maxBody = 64 << 10
-	// usualBody is what is set aside for a form before it is read.
+	// usualBody is the most that is set aside for a form because its client announces it.
 	usualBody = 4 << 10
 	// maxParameters is how many a form may have. Clients send a dozen.
 	maxParameters = 64
@@ -54,7 +54,7 @@ func readForm(r *http.Request) (parameters, error) {
 	return parseForm(string(body))
 }
 
-// readBody sets nothing aside for what a client only announces.
+// readBody reads a body whose length is announced, as clients do, into memory of that length.
 func readBody(r *http.Request) (body []byte, err error) {
 	limited := http.MaxBytesReader(nil, r.Body, maxBody)
 	if r.ContentLength < 0 || r.ContentLength > usualBody {
