@@ -20,6 +20,9 @@ const (
 	maxDepth = 32       // of objects and arrays in one another
 )
 
+// encoding is base64url as RFC 7515 §2 wants it.
+var encoding = base64.RawURLEncoding.Strict()
+
 // A Token is a compact JWS, parsed and not yet verified.
 type Token struct {
 	Alg    Alg
@@ -46,20 +49,22 @@ func Parse(compact string, algs ...Alg) (*Token, error) {
 	if strings.ContainsAny(compact, "\r\n") { // which the decoder would pass over
 		return nil, errors.New("it has a line break")
 	}
-	parts := strings.Split(compact, ".")
-	if len(parts) != 3 {
-		return nil, fmt.Errorf("it has %d parts between dots: want the 3 of a compact JWS", len(parts))
+	if dots := strings.Count(compact, "."); dots != 2 {
+		return nil, fmt.Errorf("it has %d parts between dots: want the 3 of a compact JWS", dots+1)
 	}
 	var decoded [3][]byte
-	for i, part := range [...]string{"header", "claims", "signature"} {
+	rest := compact
+	for i, name := range [...]string{"header", "claims", "signature"} {
+		var part string
 		var err error
-		if decoded[i], err = base64.RawURLEncoding.Strict().DecodeString(parts[i]); err != nil {
-			return nil, fmt.Errorf("its %s is not base64url without padding", part)
+		part, rest, _ = strings.Cut(rest, ".")
+		if decoded[i], err = encoding.DecodeString(part); err != nil {
+			return nil, fmt.Errorf("its %s is not base64url without padding", name)
 		}
 	}
 	t := &Token{
 		claims:    decoded[1],
-		signed:    compact[:len(parts[0])+1+len(parts[1])],
+		signed:    compact[:strings.LastIndexByte(compact, '.')],
 		signature: decoded[2],
 	}
 	var err error
@@ -98,14 +103,16 @@ func (t *Token) Unverified() json.RawMessage { return t.claims }
 func (t *Token) Members() map[string]json.RawMessage { return t.members }
 
 // Text is what value says, one of Header or Members, if it is a string.
-func Text(value json.RawMessage) (s string, ok bool) {
+func Text(value json.RawMessage) (text string, ok bool) {
 	if len(value) == 0 || value[0] != '"' {
 		return "", false
 	}
 	if bytes.IndexByte(value, '\\') < 0 {
 		return string(value[1 : len(value)-1]), true
 	}
-	return s, json.Unmarshal(value, &s) == nil
+	var escaped string
+	err := json.Unmarshal(value, &escaped)
+	return escaped, err == nil
 }
 
 // Verify checks the signature with pub, whose type must fit the algorithm, and returns the claims.

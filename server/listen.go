@@ -176,6 +176,9 @@ func sameName(next http.Handler) http.Handler {
 
 // hostname is a Host header without its port.
 func hostname(host string) string {
+	if !strings.Contains(host, ":") {
+		return host
+	}
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		return h
 	}
