@@ -93,7 +93,7 @@ func parseForm(body string) (parameters, error) {
 			return nil, invalid("The body has the parameter %s several times: want it once", shown(name))
 		}
 		if len(form) == maxParameters {
-			return nil, invalid("The body has more than %d parameters", maxParameters)
+			return nil, invalid("The body has more than %d parameters: a token request needs a dozen at most", maxParameters)
 		}
 		form = append(form, parameter{name, value})
 	}

@@ -2,6 +2,7 @@ package tokens_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -171,4 +172,16 @@ func TestProofsAreNotMixed(t *testing.T) {
 	both := withCertificate(request(tokenPath, "grant_type=client_credentials", "scope="+vault+"/.default"), cert)
 	both.SetBasicAuth(string(r.Client), secret)
 	s.send(s.world.tokens.MutualHandler(), both).refused(400, "invalid_request", "9002313")
+}
+
+// However many parameters a body has, to look at them takes no time to speak of.
+func TestAFormOfManyParametersIsRefused(t *testing.T) {
+	w := start(t)
+	r, _ := w.register(directory.Registration{})
+	form := []string{"grant_type=client_credentials", "client_id=" + string(r.Client), "client_secret=" + w.secret(r.Client, w.now), "scope=" + vault + "/.default"}
+	for i := len(form); i < 64; i++ {
+		form = append(form, fmt.Sprintf("p%d=", i))
+	}
+	w.claims(w.send(w.tokens.Handler(), request(tokenPath, form...)))
+	w.send(w.tokens.Handler(), request(tokenPath, append(form, "one=more")...)).refused(400, "invalid_request", "9002313")
 }
