@@ -172,7 +172,7 @@ func HoldsPort(t testing.TB, port string, pids ...int) bool {
 	if err != nil {
 		t.Fatalf("port %q", port)
 	}
-	table, err := os.ReadFile("/proc/net/tcp")
+	table, err := os.ReadFile("/proc/thread-self/net/tcp") // /proc/net is the first thread's, which may be away in another network namespace
 	if err != nil {
 		t.Fatal(err)
 	}
