@@ -128,7 +128,7 @@ func (t *Token) Verify(pub crypto.PublicKey) (json.RawMessage, error) {
 
 // signedBy checks the signature (RFC 7518 §3.3 to §3.5) with a key that fits.
 func (t *Token) signedBy(pub crypto.PublicKey) bool {
-	digest := sha256.Sum256([]byte(t.signed))
+	digest := digestOf(t.signed)
 	switch key := pub.(type) {
 	case *rsa.PublicKey:
 		if t.Alg == PS256 {
@@ -142,6 +142,19 @@ func (t *Token) signedBy(pub crypto.PublicKey) bool {
 	return false
 }
 
+// digestOf hashes s piece by piece: a copy of it all would be as long as the token.
+func digestOf(s string) (digest [sha256.Size]byte) {
+	h := sha256.New()
+	var piece [512]byte
+	for len(s) > 0 {
+		n := copy(piece[:], s)
+		h.Write(piece[:n])
+		s = s[n:]
+	}
+	h.Sum(digest[:0])
+	return digest
+}
+
 // object reads the members of b, which is to be one JSON object in which none
 // stands twice, at any depth (RFC 7515 §4, RFC 7519 §4): two readers must not see
 // two different tokens.
@@ -152,7 +165,17 @@ func object(b []byte) (map[string]json.RawMessage, error) {
 	members := map[string]json.RawMessage{}
 	w := &walk{b}
 	w.next()
-	return members, w.container(maxDepth-1, func(name, value []byte) { members[string(name)] = value })
+	return members, w.container(maxDepth-1, func(name, value []byte) { members[memberName(name)] = value })
+}
+
+// memberName is name as a string. Those that nearly every token has take no memory.
+func memberName(name []byte) string {
+	for _, usual := range [...]string{"alg", "typ", "kid", "x5t", "x5t#S256", "aud", "iss", "sub", "exp", "nbf", "iat", "jti"} {
+		if string(name) == usual {
+			return usual
+		}
+	}
+	return string(name)
 }
 
 // space is what may stand between the parts of JSON (RFC 8259 §2).

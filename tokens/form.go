@@ -8,13 +8,14 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 )
 
 const (
 	// maxBody is the most bytes of a form; the largest that SDKs send is an
 	// assertion with its certificates, below 16 KiB.
 	maxBody = 64 << 10
-	// usualBody is the most that is set aside for a form because its client announces it.
+	// usualBody is that of nearly all.
 	usualBody = 4 << 10
 	// maxParameters is how many a form may have. Clients send a dozen.
 	maxParameters = 64
@@ -43,7 +44,7 @@ func readForm(r *http.Request) (parameters, error) {
 	if !isForm(r.Header.Get("Content-Type")) {
 		return nil, invalid("The body must have the content type %s", formType)
 	}
-	body, err := readBody(r)
+	text, err := readBody(r)
 	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 		return nil, refusal(http.StatusRequestEntityTooLarge, "invalid_request", 9002313,
 			"The body is longer than %d bytes", maxBody)
@@ -51,18 +52,25 @@ func readForm(r *http.Request) (parameters, error) {
 	if err != nil {
 		return nil, invalid("The body could not be read to its end")
 	}
-	return parseForm(string(body))
+	return parseForm(text)
 }
 
-// readBody reads a body whose length is announced, as clients do, into memory of that length.
-func readBody(r *http.Request) (body []byte, err error) {
+// bodies is where bodies are read, again and again.
+var bodies = sync.Pool{New: func() any { return new([usualBody]byte) }}
+
+func readBody(r *http.Request) (string, error) {
 	limited := http.MaxBytesReader(nil, r.Body, maxBody)
 	if r.ContentLength < 0 || r.ContentLength > usualBody {
-		return io.ReadAll(limited)
+		body, err := io.ReadAll(limited)
+		return string(body), err
 	}
-	body = make([]byte, r.ContentLength)
-	_, err = io.ReadFull(limited, body)
-	return body, err
+	room := bodies.Get().(*[usualBody]byte)
+	defer bodies.Put(room)
+	body := room[:r.ContentLength]
+	if _, err := io.ReadFull(limited, body); err != nil {
+		return "", err
+	}
+	return string(body), nil
 }
 
 const formType = "application/x-www-form-urlencoded"
