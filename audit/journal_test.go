@@ -85,6 +85,16 @@ func TestWhatTheLogLostComesBackFromItsJournal(t *testing.T) {
 	}
 }
 
+func TestAJournalOfOneRoundIsReadAndMadeLonger(t *testing.T) {
+	p := cutPower(t, 5, 100)
+	path := files(t, "", p.journal[:len(p.journal)/2]) // as they were before they had two
+	closeLog(t, open(t, path))
+	wantActions(t, path, p.recorded...)
+	if got := len(readFile(t, path+".journal")); got != len(p.journal) {
+		t.Errorf("it has %d bytes, want %d", got, len(p.journal))
+	}
+}
+
 func TestAJournalThatWasBeingWrittenEndsWhereItIsWhole(t *testing.T) {
 	p := cutPower(t, 5, 100)
 	whole := strings.TrimRight(p.journal, "\x00")
