@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"innate/directory"
@@ -221,7 +220,7 @@ func (s *Service) signedByRegistered(q *request, token *jwt.Token, r directory.R
 		return unproved(700027, "The certificate with which the client assertion is signed cannot be told: %v", err)
 	}
 	for _, registered := range r.Certificates {
-		known := s.certificates.of(registered.DER)
+		known := s.certificateOf(registered.DER)
 		if !named.is(known) {
 			continue
 		}
@@ -290,33 +289,19 @@ type certificate struct {
 	fault      error
 }
 
-// certificates remembers registered certificates, since to parse one costs as
-// much as a tenth of a verification. Which are registered, and how long they are
-// good, is looked at every time.
-type certificates struct {
-	mu    sync.RWMutex
-	known map[string]*certificate // by the DER itself, which is found sooner than its hash is made
-}
-
-// maxCertificates bounds the memory: when full, all is forgotten and parsed again.
+// maxCertificates bounds the memory for registered certificates.
 const maxCertificates = 1 << 12
 
-func (cs *certificates) of(der []byte) *certificate {
-	cs.mu.RLock()
-	c := cs.known[string(der)]
-	cs.mu.RUnlock()
-	if c != nil {
+// certificateOf reads a registered certificate. Whether it is registered still,
+// and how long it is good, is looked at in every request.
+func (s *Service) certificateOf(der []byte) *certificate {
+	if c, ok := s.certificates.get(der); ok {
 		return c
 	}
-	c = &certificate{sha256: sha256.Sum256(der), sha1: sha1.Sum(der)}
+	c := &certificate{sha256: sha256.Sum256(der), sha1: sha1.Sum(der)}
 	c.thumbprint = hex.EncodeToString(c.sha256[:])
 	c.parsed, c.fault = x509.ParseCertificate(der)
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	if cs.known == nil || len(cs.known) >= maxCertificates {
-		cs.known = map[string]*certificate{}
-	}
-	cs.known[string(der)] = c
+	s.certificates.put(der, c)
 	return c
 }
 

@@ -1,10 +1,7 @@
 package tokens
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
-	"sync"
 	"time"
 
 	"innate"
@@ -16,7 +13,7 @@ import (
 // say what the directory says: which identity, for which resource, on which host.
 func (s *Service) byCertificate(q *request) (caller, error) {
 	q.credential = "certificate"
-	p, err := s.peers.of(s.config.CA, q.certificate, q.now)
+	p, err := s.peerOf(q.certificate, q.now)
 	if err != nil {
 		return caller{}, unproved(700027, "The client certificate is not one of a managed identity of this platform: %v", err)
 	}
@@ -40,7 +37,7 @@ func (s *Service) byCertificate(q *request) (caller, error) {
 	}, nil
 }
 
-// A peer is what a certificate of ours says.
+// A peer is what a certificate of ours says, once its signature was found to be ours.
 type peer struct {
 	thumbprint          string
 	id                  innate.ObjectID
@@ -48,38 +45,23 @@ type peer struct {
 	notBefore, notAfter time.Time
 }
 
-// peers remembers certificates that were found to be ours, because checking the
-// authority's signature takes longer than making the token's. What may change,
-// the time and who holds one, is checked at every request.
-type peers struct {
-	mu   sync.RWMutex
-	seen map[string]*peer // by the certificate itself, which is found sooner than its hash is made
-}
-
-// maxPeers bounds the memory, some 15 MB: when full, all is forgotten and found again.
+// maxPeers bounds the memory for certificates of ours, some 15 MB.
 const maxPeers = 1 << 14
 
-func (ps *peers) of(authorities *ca.Authorities, cert *x509.Certificate, now time.Time) (*peer, error) {
-	ps.mu.RLock()
-	p := ps.seen[string(cert.Raw)]
-	ps.mu.RUnlock()
-	if p != nil && !now.Before(p.notBefore) && !now.After(p.notAfter) {
+// peerOf reads cert when it is ours. The time is looked at in every request, as
+// is who holds the certificate.
+func (s *Service) peerOf(cert *x509.Certificate, now time.Time) (*peer, error) {
+	if p, ok := s.peers.get(cert.Raw); ok && !now.Before(p.notBefore) && !now.After(p.notAfter) {
 		return p, nil
 	}
-	if err := authorities.Verify(ca.Identities, cert, now); err != nil {
+	if err := s.config.CA.Verify(ca.Identities, cert, now); err != nil {
 		return nil, err
 	}
 	id, hosting, host, err := ca.ParseIdentityURIs(cert)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(cert.Raw)
-	p = &peer{hex.EncodeToString(sum[:]), id, hosting, host, cert.NotBefore, cert.NotAfter}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if ps.seen == nil || len(ps.seen) >= maxPeers {
-		ps.seen = map[string]*peer{}
-	}
-	ps.seen[string(cert.Raw)] = p
+	p := &peer{ca.Thumbprint(cert.Raw), id, hosting, host, cert.NotBefore, cert.NotAfter}
+	s.peers.put(cert.Raw, p)
 	return p, nil
 }

@@ -138,8 +138,8 @@ type Service struct {
 	services     map[string]*FirstParty // by identifier URI as directory.URIKey spells it, and by app id
 	assertable   map[string]bool        // what an assertion may have as aud, in lower case
 	issuers      *discovery.Issuers     // of federated credentials
-	peers        peers
-	certificates certificates
+	peers        byDER[*peer]           // certificates of ours
+	certificates byDER[*certificate]    // of applications
 	throttle     *throttle
 	lifetimes    *lifetimes
 	issuer       [3]string // by token version; 0 is unused
@@ -156,14 +156,16 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	}
 	base := c.Login + "/" + string(c.Tenant)
 	return &Service{
-		config:     c,
-		keys:       keys,
-		services:   byURI(c.Services),
-		assertable: assertionAudiences(c),
-		issuers:    discovery.NewIssuers(discovery.IssuersConfig{HTTP: c.Outside.Client(), Now: c.Now, Log: c.Log}),
-		throttle:   newThrottle(),
-		lifetimes:  newLifetimes(c.DB, Life(c.Lifetime)),
-		issuer:     [3]string{1: base + "/", 2: base + "/v2.0"},
+		config:       c,
+		keys:         keys,
+		services:     byURI(c.Services),
+		assertable:   assertionAudiences(c),
+		issuers:      discovery.NewIssuers(discovery.IssuersConfig{HTTP: c.Outside.Client(), Now: c.Now, Log: c.Log}),
+		peers:        byDER[*peer]{most: maxPeers},
+		certificates: byDER[*certificate]{most: maxCertificates},
+		throttle:     newThrottle(),
+		lifetimes:    newLifetimes(c.DB, Life(c.Lifetime)),
+		issuer:       [3]string{1: base + "/", 2: base + "/v2.0"},
 	}, nil
 }
 
