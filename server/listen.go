@@ -46,17 +46,18 @@ func (s *Server) serveTLS(ctx context.Context) error {
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 	}
-	return serve(ctx, srv, func() error { return srv.Serve(rest.Listener(s.config.Listener, s.tlsConfig())) })
+	return serve(ctx, srv, s.config.Log, func() error { return srv.Serve(rest.Listener(s.config.Listener, s.tlsConfig())) })
 }
 
 // serve runs until ctx ends and lets requests in flight finish for a moment.
-func serve(ctx context.Context, srv *http.Server, run func() error) error {
+func serve(ctx context.Context, srv *http.Server, log *slog.Logger, run func() error) error {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
 		if srv.Shutdown(end) != nil {
+			log.Warn("requests were not answered in time when the server stopped; they were cut off", "after", grace)
 			srv.Close()
 		}
 	})
@@ -205,7 +206,7 @@ func (s *Server) serveSocket(ctx context.Context) error {
 		},
 		ErrorLog: slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 	}
-	return serve(ctx, srv, func() error { return srv.Serve(l) })
+	return serve(ctx, srv, s.config.Log, func() error { return srv.Serve(l) })
 }
 
 func listenSocket(path string) (net.Listener, error) {

@@ -100,7 +100,7 @@ func serveSealed(ctx context.Context, c Config, l net.Listener, reason string) e
 		ReadHeaderTimeout: headerTimeout,
 		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
-	return serve(ctx, srv, func() error { return srv.Serve(l) })
+	return serve(ctx, srv, c.Log, func() error { return srv.Serve(l) })
 }
 
 // unproved makes a certificate that nobody has a reason to believe.

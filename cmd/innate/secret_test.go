@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -120,10 +119,9 @@ func TestAWatchGoesOnAcrossARestartAndMissesNothing(t *testing.T) {
 	set("a")
 	all.waitFor("set       a ")
 
-	began := time.Now()
 	c.signal(syscall.SIGTERM)
-	if late := time.Since(began); c.code() != 0 || late > 4*time.Second {
-		t.Errorf("the server stopped with %d after %s, for it waited for those who watch", c.code(), late)
+	if c.code() != 0 || strings.Contains(c.all(), "cut off") {
+		t.Errorf("the server stopped with %d, and perhaps waited for those who watch:\n%s", c.code(), c.all())
 	}
 	all.waitFor("trying again")
 	c.start()
