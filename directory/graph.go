@@ -47,6 +47,8 @@ func (d *Directory) routes() map[string]verb {
 		"DELETE /{v}/applications/{id}":              d.deleteApplication,
 		"POST /{v}/applications/{id}/addpassword":    d.addPassword,
 		"POST /{v}/applications/{id}/removepassword": d.removePassword,
+		"POST /{v}/applications/{id}/addkey":         d.addKey,
+		"POST /{v}/applications/{id}/removekey":      d.removeKey,
 
 		"GET /{v}/users":         d.listObjects("users", User),
 		"POST /{v}/users":        d.postUser,

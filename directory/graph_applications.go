@@ -1,20 +1,13 @@
 package directory
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
-	"slices"
 	"strings"
-	"time"
 
 	"innate"
 	"innate/rest"
 	"innate/store"
 )
-
-// secretLife is how long a secret is good when its maker does not say (Graph's own default).
-const secretLife = 2 * 365 * 24 * time.Hour
 
 func (d *Directory) listApplications(r *http.Request, who innate.Principal) (int, any, error) {
 	if err := d.mayRead(r.Context(), who); err != nil {
@@ -70,10 +63,7 @@ func writeApplication(a Registration, h header) any {
 		s.Passwords = append(s.Passwords, newPasswordShape(secret))
 	}
 	for _, c := range a.Certificates {
-		sum := sha256.Sum256(c.DER)
-		k := newKeyShape(hex.EncodeToString(sum[:]), c.Name, c.Start, c.End)
-		k.KeyID = c.KeyID
-		s.Keys = append(s.Keys, k)
+		s.Keys = append(s.Keys, newCertificateShape(c))
 	}
 	return s
 }
@@ -81,14 +71,10 @@ func writeApplication(a Registration, h header) any {
 // An applicationEdit is what a client may set of an application; nil means
 // leave it. Other properties are accepted and not kept.
 type applicationEdit struct {
-	DisplayName    *string   `json:"displayName"`
-	IdentifierURIs *[]string `json:"identifierUris"`
-	API            *apiShape `json:"api"`
-	Keys           *[]struct {
-		KeyID       string `json:"keyId"`
-		DisplayName string `json:"displayName"`
-		Key         []byte `json:"key"` // base64 of the DER
-	} `json:"keyCredentials"`
+	DisplayName    *string                       `json:"displayName"`
+	IdentifierURIs *[]string                     `json:"identifierUris"`
+	API            *apiShape                     `json:"api"`
+	Keys           *[]keyEdit                    `json:"keyCredentials"`
 	AppRoles       *[]appRoleShape               `json:"appRoles"`
 	GroupClaims    nullable[string]              `json:"groupMembershipClaims"`
 	OptionalClaims nullable[optionalClaimsShape] `json:"optionalClaims"`
@@ -154,38 +140,6 @@ func (e applicationEdit) applyClaims(a *Registration) (err error) {
 		a.OptionalClaims, err = readOptionalClaims(e.OptionalClaims.or(optionalClaimsShape{}))
 	}
 	return err
-}
-
-// replaceKeys makes keyCredentials the whole of the certificates: an entry
-// without a key keeps the certificate whose keyId it gives.
-func (e applicationEdit) replaceKeys(a *Registration) error {
-	if len(*e.Keys) > maxCredentials {
-		return bad("keyCredentials has %d entries: want at most %d.", len(*e.Keys), maxCredentials)
-	}
-	var now []Certificate
-	for _, k := range *e.Keys {
-		if len(k.Key) == 0 {
-			i := slices.IndexFunc(a.Certificates, func(c Certificate) bool { return strings.EqualFold(c.KeyID, k.KeyID) })
-			if i < 0 {
-				return bad("keyCredentials has no key, and no certificate is there under the keyId '%s'.", k.KeyID)
-			}
-			now = append(now, a.Certificates[i])
-			continue
-		}
-		c, err := newCertificate(k.Key)
-		if err != nil {
-			return err
-		}
-		if k.DisplayName != "" {
-			if err := checkName(k.DisplayName); err != nil {
-				return err
-			}
-		}
-		c.Name = k.DisplayName
-		now = append(now, c)
-	}
-	a.Certificates = now
-	return nil
 }
 
 func (d *Directory) postApplication(r *http.Request, who innate.Principal) (int, any, error) {
@@ -259,7 +213,7 @@ func (d *Directory) patchApplication(r *http.Request, who innate.Principal) (int
 	}
 	action := actionApplication + "update"
 	if in.Keys != nil {
-		action = actionApplication + "credentials/update"
+		action = actionCredentials
 	}
 	return http.StatusNoContent, nil, d.edit(r, who, action, func(tx store.Tx, client innate.ClientID) error {
 		return editRegistration(tx, client, func(a *Registration) error { return d.apply(in, a) })
@@ -276,60 +230,5 @@ func (d *Directory) deleteApplication(r *http.Request, who innate.Principal) (in
 			return notFound(client)
 		}
 		return d.DeleteObject(tx, a.Principal)
-	})
-}
-
-// A passwordEdit is what a client may say of the secret it wants.
-type passwordEdit struct {
-	DisplayName string    `json:"displayName"`
-	Start       time.Time `json:"startDateTime"`
-	End         time.Time `json:"endDateTime"`
-}
-
-func (d *Directory) addPassword(r *http.Request, who innate.Principal) (int, any, error) {
-	var in struct {
-		Credential passwordEdit `json:"passwordCredential"`
-	}
-	if err := rest.Read(r, &in); err != nil {
-		return 0, nil, err
-	}
-	want := in.Credential
-	if want.Start.IsZero() {
-		want.Start = d.config.Now()
-	}
-	if want.End.IsZero() {
-		want.End = want.Start.Add(secretLife)
-	}
-	var answer struct {
-		header
-		passwordShape
-	}
-	err := d.edit(r, who, actionApplication+"credentials/update", func(tx store.Tx, client innate.ClientID) error {
-		s, value, err := AddSecret(tx, client, want.DisplayName, want.Start, want.End)
-		answer.passwordShape = newPasswordShape(s)
-		answer.Secret = &value
-		return err
-	})
-	answer.Context = d.config.Graph + "/v1.0/$metadata#microsoft.graph.passwordCredential"
-	return http.StatusOK, answer, err
-}
-
-func (d *Directory) removePassword(r *http.Request, who innate.Principal) (int, any, error) {
-	var in struct {
-		KeyID string `json:"keyId"`
-	}
-	if err := rest.Read(r, &in); err != nil {
-		return 0, nil, err
-	}
-	return http.StatusNoContent, nil, d.edit(r, who, actionApplication+"credentials/update", func(tx store.Tx, client innate.ClientID) error {
-		err := editRegistration(tx, client, func(a *Registration) error {
-			kept := slices.DeleteFunc(slices.Clone(a.Secrets), func(s Secret) bool { return strings.EqualFold(s.KeyID, in.KeyID) })
-			if len(kept) == len(a.Secrets) {
-				return bad("No password credential found with keyId '%s'.", in.KeyID)
-			}
-			a.Secrets = kept
-			return nil
-		})
-		return err
 	})
 }

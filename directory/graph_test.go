@@ -99,6 +99,8 @@ func TestOneReadsOneselfAndEditorsReadAndWriteAll(t *testing.T) {
 		{403, "POST", "/v1.0/applications", map[string]any{"displayName": "x"}},
 		{403, "PATCH", "/v1.0/applications/" + string(app.ID), map[string]any{"displayName": "x"}},
 		{403, "POST", "/v1.0/applications/" + string(app.ID) + "/addPassword", map[string]any{}},
+		{403, "POST", "/v1.0/applications/" + string(app.ID) + "/addKey", map[string]any{}},
+		{403, "POST", "/v1.0/applications/" + string(app.ID) + "/removeKey", map[string]any{}},
 		{403, "POST", "/v1.0/applications/" + string(app.ID) + "/removePassword", map[string]any{"keyId": "x"}},
 		{403, "DELETE", "/v1.0/applications/" + string(app.ID), nil},
 		{403, "GET", "/v1.0/users", nil},
@@ -209,7 +211,15 @@ func TestCertificatesOfAnApplication(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := selfSigned(t, ec.Public(), ec)
+	other := selfSigned(t, ec.Public(), ec)
 	target := "/v1.0/applications/" + string(app.ID)
+	certificates := func() (ids []string) {
+		r, _ := w.Registration(app.Client)
+		for _, c := range r.Certificates {
+			ids = append(ids, c.KeyID)
+		}
+		return ids
+	}
 	keys := func(entries ...map[string]any) map[string]any { return map[string]any{"keyCredentials": entries} }
 	key := func(der []byte) map[string]any {
 		return map[string]any{"key": base64.StdEncoding.EncodeToString(der), "type": "AsymmetricX509Cert", "usage": "Verify"}
@@ -241,6 +251,30 @@ func TestCertificatesOfAnApplication(t *testing.T) {
 	if r, _ := w.Registration(app.Client); len(r.Certificates) != 2 {
 		t.Errorf("a refused PATCH left %d certificates, want 2", len(r.Certificates))
 	}
+
+	// One at a time, whatever others add meanwhile.
+	kept := certificates()
+	one := map[string]any{"keyCredential": map[string]any{"key": base64.StdEncoding.EncodeToString(other), "displayName": "ci"}, "proof": "any"}
+	added := w.want(200, admin, "POST", target+"/addKey", one)
+	if again := w.want(200, admin, "POST", target+"/addKey", one); added["displayName"] != "ci" || again["keyId"] != added["keyId"] {
+		t.Errorf("a certificate was added as %v and again as %v, want it once", added, again)
+	}
+	if now := certificates(); len(now) != 3 || now[2] != added["keyId"] {
+		t.Errorf("after addKey: %q", now)
+	}
+	for action, body := range map[string]any{
+		"addKey":    map[string]any{"keyCredential": map[string]any{"displayName": "ci"}},
+		"removeKey": map[string]any{"keyId": "no-such"},
+	} {
+		if status, answer := w.ask(admin, "POST", target+"/"+action, body); status != 400 {
+			t.Errorf("%s of nothing: got %d %v, want 400", action, status, answer)
+		}
+	}
+	w.want(204, admin, "POST", target+"/removeKey", map[string]any{"keyId": strings.ToUpper(fmt.Sprint(added["keyId"]))})
+	if now := certificates(); !slices.Equal(now, kept) {
+		t.Errorf("after removeKey: %q, want %q", now, kept)
+	}
+
 	w.want(204, admin, "PATCH", target, map[string]any{"keyCredentials": []any{}})
 	if r, _ := w.Registration(app.Client); len(r.Certificates) != 0 {
 		t.Errorf("an empty keyCredentials left %d certificates", len(r.Certificates))

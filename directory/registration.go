@@ -178,8 +178,8 @@ func AddSecret(tx store.Tx, client innate.ClientID, name string, start, end time
 }
 
 // AddCertificate registers a certificate (DER). One that is there already is returned as it is.
-func AddCertificate(tx store.Tx, client innate.ClientID, der []byte) (Certificate, error) {
-	c, err := newCertificate(der)
+func AddCertificate(tx store.Tx, client innate.ClientID, der []byte, name string) (Certificate, error) {
+	c, err := newCertificate(der, name)
 	if err != nil {
 		return Certificate{}, err
 	}
@@ -206,7 +206,12 @@ const (
 	maxRSA = 8192
 )
 
-func newCertificate(der []byte) (Certificate, error) {
+func newCertificate(der []byte, name string) (Certificate, error) {
+	if name != "" {
+		if err := checkName(name); err != nil {
+			return Certificate{}, err
+		}
+	}
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
 		return Certificate{}, bad("The key is no X.509 certificate in DER: %s", err)
@@ -223,7 +228,7 @@ func newCertificate(der []byte) (Certificate, error) {
 	default:
 		return Certificate{}, bad("The certificate has a key of type %s: want RSA or ECDSA.", c.PublicKeyAlgorithm)
 	}
-	return Certificate{KeyID: innate.NewGUID(), DER: der, Start: c.NotBefore.UTC(), End: c.NotAfter.UTC()}, nil
+	return Certificate{KeyID: innate.NewGUID(), Name: name, DER: der, Start: c.NotBefore.UTC(), End: c.NotAfter.UTC()}, nil
 }
 
 // newSecret returns 256 random bits as base64url. It does not begin with a hyphen:

@@ -1,6 +1,8 @@
 package directory
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -49,6 +51,13 @@ type keyShape struct {
 
 func newKeyShape(thumbprint, name string, start, end time.Time) keyShape {
 	return keyShape{Type: "AsymmetricX509Cert", Usage: "Verify", Custom: thumbprint, DisplayName: name, Start: start, End: end}
+}
+
+func newCertificateShape(c Certificate) keyShape {
+	sum := sha256.Sum256(c.DER)
+	k := newKeyShape(hex.EncodeToString(sum[:]), c.Name, c.Start, c.End)
+	k.KeyID = c.KeyID
+	return k
 }
 
 // A passwordShape is a secret; its text is there only in the answer that made it.

@@ -204,7 +204,7 @@ func (w *world) certify(client innate.ClientID, key crypto.Signer, from, to time
 	w.t.Helper()
 	der = selfSigned(w.t, key, from, to)
 	w.update(func(tx store.Tx) error {
-		_, err := directory.AddCertificate(tx, client, der)
+		_, err := directory.AddCertificate(tx, client, der, "")
 		return err
 	})
 	return der

@@ -240,14 +240,14 @@ func (k *keeper) registrations(ctx context.Context, d declaration) error {
 			if err != nil {
 				return fmt.Errorf("registrations.%s: %w", name, err)
 			}
-			have = made
+			have = registered{Object: made.ID, Client: made.Client}
 		}
 		if want.Secret && have.Secret == "" {
-			secret, err := addSecret(ctx, a, have.Object, "innate dev")
+			secret, err := addSecret(ctx, a, have.Object, clientSecret{Name: "innate dev"})
 			if err != nil {
 				return err
 			}
-			have.Secret = secret
+			have.Secret = secret.Text
 		}
 		k.registered[name] = have
 	}

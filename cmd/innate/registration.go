@@ -2,7 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,90 +17,217 @@ import (
 
 func (s *session) registrationCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "registration", Short: "App registrations: programs with credentials of their own, and audiences"}
+	cmd.AddCommand(s.registrationCreate(), s.registrationShow(), s.registrationList(), s.registrationSet(), s.registrationDelete(),
+		s.registrationCredentialCommand(), s.registrationRoleCommand())
+	return cmd
+}
+
+// An application as Graph writes it.
+type application struct {
+	ID           innate.ObjectID     `json:"id"`
+	Client       innate.ClientID     `json:"appId"`
+	Name         string              `json:"displayName"`
+	URIs         []string            `json:"identifierUris"`
+	API          applicationAPI      `json:"api"`
+	Roles        []appRole           `json:"appRoles"`
+	Secrets      []clientSecret      `json:"passwordCredentials"`
+	Certificates []clientCertificate `json:"keyCredentials"`
+}
+
+// An applicationAPI is what an application is as an audience; nil is the usual.
+type applicationAPI struct {
+	TokenVersion *int    `json:"requestedAccessTokenVersion,omitempty"`
+	SigningAlg   *string `json:"signingAlgorithm,omitempty"`
+	OneTime      *bool   `json:"oneTimeAssertions,omitempty"`
+}
+
+func (s *session) registrationCreate() *cobra.Command {
 	var uris []string
-	var secret bool
-	create := &cobra.Command{
+	var proof proofFlags
+	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make one, and its service principal", Args: cobra.ExactArgs(1),
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			r, err := register(cmd.Context(), c, args[0], uris)
+			if proof.certificate != "" { // before anything is made
+				if _, err := readCertificate(proof.certificate); err != nil {
+					return err
+				}
+			}
+			a, err := register(cmd.Context(), c, args[0], uris)
 			if err != nil {
 				return err
 			}
-			if secret {
-				if r.Secret, err = addSecret(cmd.Context(), c, r.Object, ""); err != nil {
+			switch {
+			case proof.secret:
+				made, err := addSecret(cmd.Context(), c, a.ID, clientSecret{})
+				if err != nil {
 					return err
 				}
-				return s.say(r, "%s is there.\nclient id      %s\nclient secret  %s\nThe secret is shown this once.", args[0], r.Client, r.Secret)
+				a.Secrets = []clientSecret{made}
+				return s.say(a, "%s is there.\nclient id      %s\nclient secret  %s\nThe secret is shown this once.", a.Name, a.Client, made.Text)
+			case proof.certificate != "":
+				made, err := addCertificate(cmd.Context(), c, a, proof.certificate, "")
+				if err != nil {
+					return err
+				}
+				a.Certificates = []clientCertificate{made}
+				return s.say(a, "%s is there; its client id is %s.\n%s", a.Name, a.Client, certificateAdded(a, made))
 			}
-			return s.say(r, "%s is there; its client id is %s.", args[0], r.Client)
+			return s.say(a, "%s is there; its client id is %s.", a.Name, a.Client)
 		}),
 	}
-	create.Flags().StringArrayVar(&uris, "uri", nil, "identifier `URI` that tokens can be asked for; may be repeated")
-	create.Flags().BoolVar(&secret, "secret", false, "make a client secret and show it")
-	list := &cobra.Command{
+	cmd.Flags().StringArrayVar(&uris, "uri", nil, "identifier `URI` that tokens can be asked for; may be repeated")
+	proof.add(cmd)
+	return cmd
+}
+
+// register makes an app registration.
+func register(ctx context.Context, c *admin.Client, name string, uris []string) (made application, err error) {
+	if uris == nil {
+		uris = []string{}
+	}
+	err = c.Graph(ctx, http.MethodPost, "/v1.0/applications", map[string]any{"displayName": name, "identifierUris": uris}, &made)
+	return made, err
+}
+
+func (s *session) registrationList() *cobra.Command {
+	return &cobra.Command{
 		Use: "list", Short: "List them", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := s.registrations(cmd)
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			all, err := graphPages[application](cmd.Context(), c, "/v1.0/applications")
 			if err != nil {
 				return err
 			}
 			var rows [][]string
-			for _, r := range all {
-				rows = append(rows, []string{r.Name, string(r.Client), string(r.ID)})
+			for _, a := range all {
+				rows = append(rows, []string{a.Name, string(a.Client), string(a.ID)})
 			}
 			return s.print(all, "NAME CLIENT-ID OBJECT-ID", rows)
-		},
+		}),
 	}
-	remove := &cobra.Command{
-		Use: "delete OBJECT-ID", Short: "Delete one, its service principal and its grants", Args: cobra.ExactArgs(1),
+}
+
+func (s *session) registrationShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show REGISTRATION", Short: "Show one", Args: cobra.ExactArgs(1),
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			id, err := innate.ParseGUID(args[0])
+			a, err := findRegistration(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
-			if err := c.Graph(cmd.Context(), http.MethodDelete, "/v1.0/applications/"+id, nil, nil); err != nil {
-				return err
+			var roles []string
+			for _, r := range a.Roles {
+				roles = append(roles, r.Value)
 			}
-			return s.say(map[string]any{"deleted": id}, "%s is gone.", id)
+			return s.print(a, "WHAT VALUE", [][]string{
+				{"name", a.Name}, {"client id", string(a.Client)}, {"object id", string(a.ID)}, {"URIs", strings.Join(a.URIs, " ")},
+				{"token version", a.API.tokenVersion()}, {"signing algorithm", a.API.signingAlg()}, {"one-time assertions", a.API.oneTime()},
+				{"app roles", strings.Join(roles, " ")}, {"secrets", strconv.Itoa(len(a.Secrets))}, {"certificates", strconv.Itoa(len(a.Certificates))},
+			})
 		}),
 	}
-	cmd.AddCommand(create, list, remove, s.registrationRoleCommand())
+}
+
+func (a applicationAPI) tokenVersion() string {
+	if a.TokenVersion == nil {
+		return "1, the usual"
+	}
+	return strconv.Itoa(*a.TokenVersion)
+}
+
+func (a applicationAPI) signingAlg() string {
+	if a.SigningAlg == nil {
+		return "RS256, the usual"
+	}
+	return *a.SigningAlg
+}
+
+func (a applicationAPI) oneTime() string {
+	if a.OneTime == nil || !*a.OneTime {
+		return "off"
+	}
+	return "on"
+}
+
+func (s *session) registrationSet() *cobra.Command {
+	var version int
+	var alg, oneTime string
+	cmd := &cobra.Command{
+		Use: "set REGISTRATION", Short: "Say what tokens for one are like, and how its assertions are taken", Args: cobra.ExactArgs(1),
+		Long: `Sets what the tokens for a registration are like, from the next one on, and
+whether the assertions of its program are good once or until they end.`,
+		Example: "  innate registration set orders --token-version 2 --signing-algorithm ES256",
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			var api applicationAPI
+			if cmd.Flags().Changed("token-version") {
+				api.TokenVersion = &version
+			}
+			if alg != "" {
+				api.SigningAlg = &alg
+			}
+			if oneTime != "" {
+				on := oneTime == "on"
+				if !on && oneTime != "off" {
+					return fmt.Errorf("--one-time-assertions %q: want on or off", oneTime)
+				}
+				api.OneTime = &on
+			}
+			if api == (applicationAPI{}) {
+				return errors.New("say what to set: --token-version, --signing-algorithm or --one-time-assertions")
+			}
+			a, err := findRegistration(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			path := "/v1.0/applications/" + string(a.ID)
+			if err := c.Graph(cmd.Context(), http.MethodPatch, path, map[string]any{"api": api}, nil); err != nil {
+				return err
+			}
+			var now application
+			if err := c.Graph(cmd.Context(), http.MethodGet, path, nil, &now); err != nil {
+				return err
+			}
+			good := "until they end"
+			if now.API.oneTime() == "on" {
+				good = "once"
+			}
+			return s.say(now, "Tokens for %s: version %s, signed by %s. Its assertions are good %s.", now.Name, now.API.tokenVersion(), now.API.signingAlg(), good)
+		}),
+	}
+	cmd.Flags().IntVar(&version, "token-version", 0, "`1 or 2`: version of the tokens for it")
+	cmd.Flags().StringVar(&alg, "signing-algorithm", "", "`RS256 or ES256`: how the tokens for it are signed")
+	cmd.Flags().StringVar(&oneTime, "one-time-assertions", "", "`on or off`: whether an assertion of its program is taken once only")
 	return cmd
 }
 
-// An application as Graph lists it.
-type application struct {
-	ID     innate.ObjectID `json:"id"`
-	Client innate.ClientID `json:"appId"`
-	Name   string          `json:"displayName"`
-	URIs   []string        `json:"identifierUris"`
-	Roles  []appRole       `json:"appRoles"`
+func (s *session) registrationDelete() *cobra.Command {
+	return &cobra.Command{
+		Use: "delete REGISTRATION", Short: "Delete one, its service principal and its grants", Args: cobra.ExactArgs(1),
+		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
+			a, err := findRegistration(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			if err := c.Graph(cmd.Context(), http.MethodDelete, "/v1.0/applications/"+string(a.ID), nil, nil); err != nil {
+				return err
+			}
+			return s.say(map[string]any{"deleted": a.ID}, "%s is gone.", a.Name)
+		}),
+	}
 }
 
-func (s *session) registrations(cmd *cobra.Command) ([]application, error) {
-	c, err := s.admin(cmd.Context())
+// findRegistration finds an app registration by its name, client id or object id.
+func findRegistration(ctx context.Context, c *admin.Client, name string) (application, error) {
+	quoted := "'" + strings.ReplaceAll(name, "'", "''") + "'"
+	filter := fmt.Sprintf("displayName eq %[1]s or appId eq %[1]s or id eq %[1]s", quoted)
+	found, err := graphPages[application](ctx, c, "/v1.0/applications?$filter="+url.QueryEscape(filter))
 	if err != nil {
-		return nil, err
+		return application{}, err
 	}
-	return graphPages[application](cmd.Context(), c, "/v1.0/applications")
-}
-
-// register makes an app registration.
-func register(ctx context.Context, c *admin.Client, name string, uris []string) (registered, error) {
-	if uris == nil {
-		uris = []string{}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return application{}, fmt.Errorf("no app registration is called %q: 'innate registration list' lists them", name)
 	}
-	var a application
-	err := c.Graph(ctx, http.MethodPost, "/v1.0/applications", map[string]any{"displayName": name, "identifierUris": uris}, &a)
-	return registered{Object: a.ID, Client: a.Client}, err
-}
-
-// addSecret makes a secret for a registration.
-func addSecret(ctx context.Context, c *admin.Client, id innate.ObjectID, name string) (string, error) {
-	var made struct {
-		Text string `json:"secretText"`
-	}
-	err := c.Graph(ctx, http.MethodPost, "/v1.0/applications/"+string(id)+"/addPassword",
-		map[string]any{"passwordCredential": map[string]string{"displayName": name}}, &made)
-	return made.Text, err
+	return application{}, fmt.Errorf("%d app registrations are called %q: say which by its client id", len(found), name)
 }

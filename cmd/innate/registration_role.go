@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -219,23 +218,6 @@ func servicePrincipal(a application) string {
 }
 
 func assignedTo(a application) string { return servicePrincipal(a) + "/appRoleAssignedTo" }
-
-// findRegistration finds an app registration by its name, client id or object id.
-func findRegistration(ctx context.Context, c *admin.Client, name string) (application, error) {
-	quoted := "'" + strings.ReplaceAll(name, "'", "''") + "'"
-	filter := fmt.Sprintf("displayName eq %[1]s or appId eq %[1]s or id eq %[1]s", quoted)
-	found, err := graphPages[application](ctx, c, "/v1.0/applications?$filter="+url.QueryEscape(filter))
-	if err != nil {
-		return application{}, err
-	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return application{}, fmt.Errorf("no app registration is called %q: 'innate registration list' lists them", name)
-	}
-	return application{}, fmt.Errorf("%d app registrations are called %q: say which by its client id", len(found), name)
-}
 
 // findAppRole finds a registration and its role of that value.
 func findAppRole(ctx context.Context, c *admin.Client, registration, value string) (application, appRole, error) {

@@ -259,16 +259,25 @@ func (a *about) body(cmd *cobra.Command) (map[string]any, error) {
 		body["tags"] = a.tags
 	}
 	if a.expires != "" {
-		at, err := time.Parse(time.DateOnly, a.expires)
+		at, err := readDate("expires", a.expires)
 		if err != nil {
-			at, err = time.Parse(time.RFC3339, a.expires)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("--expires %q: want a date such as 2027-01-31, or 2027-01-31T12:00:00Z", a.expires)
+			return nil, err
 		}
 		attributes(body)["exp"] = at.Unix()
 	}
 	return body, nil
+}
+
+// readDate reads the value of a flag that is a day, which begins at midnight UTC, or a time.
+func readDate(flag, text string) (time.Time, error) {
+	at, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		at, err = time.Parse(time.RFC3339, text)
+	}
+	if err != nil {
+		return at, fmt.Errorf("--%s %q: want a date such as 2027-01-31, or 2027-01-31T12:00:00Z", flag, text)
+	}
+	return at, nil
 }
 
 // attributes are those of a request's body.
