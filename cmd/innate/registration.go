@@ -30,6 +30,7 @@ type application struct {
 	URIs         []string            `json:"identifierUris"`
 	API          applicationAPI      `json:"api"`
 	Roles        []appRole           `json:"appRoles"`
+	GroupClaims  string              `json:"groupMembershipClaims,omitempty"`
 	Secrets      []clientSecret      `json:"passwordCredentials"`
 	Certificates []clientCertificate `json:"keyCredentials"`
 }
@@ -114,17 +115,22 @@ func (s *session) registrationShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var roles []string
-			for _, r := range a.Roles {
-				roles = append(roles, r.Value)
-			}
-			return s.print(a, "WHAT VALUE", [][]string{
-				{"name", a.Name}, {"client id", string(a.Client)}, {"object id", string(a.ID)}, {"URIs", strings.Join(a.URIs, " ")},
-				{"token version", a.API.tokenVersion()}, {"signing algorithm", a.API.signingAlg()}, {"one-time assertions", a.API.oneTime()},
-				{"app roles", strings.Join(roles, " ")}, {"secrets", strconv.Itoa(len(a.Secrets))}, {"certificates", strconv.Itoa(len(a.Certificates))},
-			})
+			return s.printRegistration(a)
 		}),
 	}
+}
+
+func (s *session) printRegistration(a application) error {
+	var roles []string
+	for _, r := range a.Roles {
+		roles = append(roles, r.Value)
+	}
+	return s.print(a, "WHAT VALUE", [][]string{
+		{"name", a.Name}, {"client id", string(a.Client)}, {"object id", string(a.ID)}, {"URIs", strings.Join(a.URIs, " ")},
+		{"token version", a.API.tokenVersion()}, {"signing algorithm", a.API.signingAlg()},
+		{"app roles", strings.Join(roles, " ")}, {"groups", onOff(a.GroupClaims != "")}, {"one-time assertions", onOff(a.API.OneTime != nil && *a.API.OneTime)},
+		{"secrets", strconv.Itoa(len(a.Secrets))}, {"certificates", strconv.Itoa(len(a.Certificates))},
+	})
 }
 
 func (a applicationAPI) tokenVersion() string {
@@ -141,61 +147,81 @@ func (a applicationAPI) signingAlg() string {
 	return *a.SigningAlg
 }
 
-func (a applicationAPI) oneTime() string {
-	if a.OneTime == nil || !*a.OneTime {
-		return "off"
+func onOff(on bool) string {
+	if on {
+		return "on"
 	}
-	return "on"
+	return "off"
+}
+
+// An applicationEdit is what is to be changed of an application; nil and "" leave it.
+type applicationEdit struct {
+	API         applicationAPI `json:"api,omitzero"`
+	GroupClaims string         `json:"groupMembershipClaims,omitempty"`
+}
+
+// audienceFlags say what an application is as an audience, and how it proves itself.
+type audienceFlags struct {
+	version         int
+	alg             string
+	groups, oneTime bool
+}
+
+// edit is what the flags that were given say.
+func (f audienceFlags) edit(cmd *cobra.Command) (e applicationEdit, err error) {
+	given := cmd.Flags().Changed
+	if given("token-version") {
+		e.API.TokenVersion = &f.version
+	}
+	if given("signing-algorithm") {
+		e.API.SigningAlg = &f.alg
+	}
+	if given("one-time-assertions") {
+		e.API.OneTime = &f.oneTime
+	}
+	if given("groups") {
+		e.GroupClaims = "None"
+		if f.groups {
+			e.GroupClaims = "SecurityGroup"
+		}
+	}
+	if e == (applicationEdit{}) {
+		return e, errors.New("say what to set: --token-version, --signing-algorithm, --groups or --one-time-assertions")
+	}
+	return e, nil
 }
 
 func (s *session) registrationSet() *cobra.Command {
-	var version int
-	var alg, oneTime string
+	var want audienceFlags
 	cmd := &cobra.Command{
-		Use: "set REGISTRATION", Short: "Say what tokens for one are like, and how its assertions are taken", Args: cobra.ExactArgs(1),
+		Use: "set REGISTRATION", Short: "Set what tokens for one are like, and how its assertions are taken", Args: cobra.ExactArgs(1),
 		Long: `Sets what the tokens for a registration are like, from the next one on, and
 whether the assertions of its program are good once or until they end.`,
-		Example: "  innate registration set orders --token-version 2 --signing-algorithm ES256",
+		Example: "  innate registration set orders --token-version 2 --signing-algorithm ES256\n  innate registration set orders --groups",
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			var api applicationAPI
-			if cmd.Flags().Changed("token-version") {
-				api.TokenVersion = &version
-			}
-			if alg != "" {
-				api.SigningAlg = &alg
-			}
-			if oneTime != "" {
-				on := oneTime == "on"
-				if !on && oneTime != "off" {
-					return fmt.Errorf("--one-time-assertions %q: want on or off", oneTime)
-				}
-				api.OneTime = &on
-			}
-			if api == (applicationAPI{}) {
-				return errors.New("say what to set: --token-version, --signing-algorithm or --one-time-assertions")
+			edit, err := want.edit(cmd)
+			if err != nil {
+				return err
 			}
 			a, err := findRegistration(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
 			path := "/v1.0/applications/" + string(a.ID)
-			if err := c.Graph(cmd.Context(), http.MethodPatch, path, map[string]any{"api": api}, nil); err != nil {
+			if err := c.Graph(cmd.Context(), http.MethodPatch, path, edit, nil); err != nil {
 				return err
 			}
 			var now application
 			if err := c.Graph(cmd.Context(), http.MethodGet, path, nil, &now); err != nil {
 				return err
 			}
-			good := "until they end"
-			if now.API.oneTime() == "on" {
-				good = "once"
-			}
-			return s.say(now, "Tokens for %s: version %s, signed by %s. Its assertions are good %s.", now.Name, now.API.tokenVersion(), now.API.signingAlg(), good)
+			return s.printRegistration(now)
 		}),
 	}
-	cmd.Flags().IntVar(&version, "token-version", 0, "`1 or 2`: version of the tokens for it")
-	cmd.Flags().StringVar(&alg, "signing-algorithm", "", "`RS256 or ES256`: how the tokens for it are signed")
-	cmd.Flags().StringVar(&oneTime, "one-time-assertions", "", "`on or off`: whether an assertion of its program is taken once only")
+	cmd.Flags().IntVar(&want.version, "token-version", 0, "`1 or 2`: version of the tokens for it")
+	cmd.Flags().StringVar(&want.alg, "signing-algorithm", "", "`RS256 or ES256`: how the tokens for it are signed")
+	cmd.Flags().BoolVar(&want.groups, "groups", false, "tokens for it say which groups their holder is in; or =false")
+	cmd.Flags().BoolVar(&want.oneTime, "one-time-assertions", false, "an assertion of its program is taken once only; or =false")
 	return cmd
 }
 
