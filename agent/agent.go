@@ -67,6 +67,7 @@ type Agent struct {
 	vaults   *vaults
 	audit    *audit.Log
 	shipping *ship.Sender
+	feed     *client.Client
 	placed   *placements
 	tokens   *cache
 	memory   *memory
@@ -138,6 +139,11 @@ func New(c Config) (*Agent, error) {
 	a.journals = &journals{dir: filepath.Join(c.Runtime, journalsDir), now: c.Now, log: c.Log, by: map[string]*journal{}}
 	a.metadata = newMetadata(a)
 	a.placed = newPlacements(a.changed, a.tokens.revoke, a.tokens.revokeAll)
+	if a.feed, err = client.New(client.Config{
+		URL: a.upstream.url("/v1/feed"), HTTP: a.upstream.http, Apply: a.placed.apply, Log: c.Log,
+	}); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -159,12 +165,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.shut(here)
 	here.describe(a.config.Log)
 
-	feed, err := client.New(client.Config{
-		URL: a.upstream.url("/v1/feed"), HTTP: a.upstream.http, Apply: a.placed.apply, Log: a.config.Log,
-	})
-	if err != nil {
-		return err
-	}
 	a.recall() // before anybody can ask
 	control, err := opener.Control(a.opener)
 	if err != nil {
@@ -201,7 +201,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return feed.Run(ctx) })
+	g.Go(func() error { return a.feed.Run(ctx) })
 	g.Go(func() error { return a.renew(ctx) })
 	g.Go(func() error { return a.shipping.Run(ctx) })
 	g.Go(func() error { return a.tokens.refreshing(ctx) })
@@ -210,7 +210,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.tellAlive(ctx) })
 	g.Go(func() error {
 		select {
-		case <-feed.Synced():
+		case <-a.feed.Synced():
 			a.apps.endUnplaced()
 			close(a.ready)
 		case <-ctx.Done():

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"innate"
 	"innate/agent/appservice"
@@ -12,9 +13,26 @@ import (
 // the machine itself, which has an identity of its own.
 func (a *Agent) runnable(ctx context.Context, app string) (*client.Placement, error) {
 	if a.machine.Machine.Equal(innate.ResourceID(app)) {
-		return a.placed.named(ctx, typeMachine, app)
+		return a.named(ctx, typeMachine, app)
 	}
-	return a.placed.named(ctx, typeSite, app)
+	return a.named(ctx, typeSite, app)
+}
+
+// catching is how long whoever starts a program waits for the control plane to
+// say what is new.
+const catching = time.Second
+
+// named finds what is placed here by its name or id, as it is at the control
+// plane now: who sets something and then starts a program, as scripts do, need
+// not wait in between. A control plane that does not answer stops nobody: it is
+// then as this host last heard.
+func (a *Agent) named(ctx context.Context, typ, name string) (*client.Placement, error) {
+	soon, cancel := context.WithTimeout(ctx, catching)
+	defer cancel()
+	if err := a.feed.CatchUp(soon); err != nil {
+		a.config.Log.Debug("what is new at the control plane is not known; going on with what was heard", "err", err)
+	}
+	return a.placed.named(ctx, typ, name)
 }
 
 // shapeOf is where the program of a run looks for its identity.

@@ -95,7 +95,7 @@ func (a *Agent) Attach(ctx context.Context, vm string, at Place, ns *os.File) er
 	if err := at.Check(); err != nil {
 		return err
 	}
-	p, err := a.placed.named(ctx, typeVM, vm)
+	p, err := a.named(ctx, typeVM, vm)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (a *Agent) tendUnit(ctx context.Context, q request, by uint32) (report, err
 
 // attachUnit decides whether a unit is to be an app.
 func (a *Agent) attachUnit(ctx context.Context, q request, by uint32) (*Attachment, error) {
-	p, err := a.placed.named(ctx, typeSite, q.App)
+	p, err := a.named(ctx, typeSite, q.App)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (a *Agent) startUnit(ctx context.Context, q request, by uint32) ([]string, 
 
 // placedAtBoot finds an app, also when this agent is just being told of it.
 func (a *Agent) placedAtBoot(ctx context.Context, app string) (*client.Placement, error) {
-	p, err := a.placed.named(ctx, typeSite, app)
+	p, err := a.named(ctx, typeSite, app)
 	if err == nil || a.placed.heard() {
 		return p, err
 	}
@@ -144,7 +144,7 @@ func (a *Agent) placedAtBoot(ctx context.Context, app string) (*client.Placement
 	defer late.Stop()
 	select {
 	case <-a.ready:
-		return a.placed.named(ctx, typeSite, app)
+		return a.named(ctx, typeSite, app)
 	case <-late.C:
 	case <-ctx.Done():
 	case <-a.leaving:

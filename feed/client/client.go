@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -20,6 +21,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -50,10 +52,19 @@ type Client struct {
 	synced chan struct{}             // closed at the first Synced event
 	heard  atomic.Pointer[time.Time] // when the view was last known to be whole; nil before the first time
 
+	mu sync.Mutex
+	at position
+
 	// Run's alone.
-	revision uint64 // where to go on from; 0 means a snapshot first
-	began    bool   // the first snapshot is complete
-	lost     bool   // the log has said so
+	began bool // the first snapshot is complete
+	lost  bool // the log has said so
+}
+
+// A position is how far Run has come.
+type position struct {
+	revision uint64        // where to go on from; 0 means a snapshot first
+	live     bool          // a connection goes on from it
+	moved    chan struct{} // closed when this changes
 }
 
 // New checks c.
@@ -78,7 +89,7 @@ func New(c Config) (*Client, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Client{config: c, url: u, synced: make(chan struct{})}, nil
+	return &Client{config: c, url: u, synced: make(chan struct{}), at: position{moved: make(chan struct{})}}, nil
 }
 
 // Run follows until ctx ends, connecting again with backoff and jitter. It is called once.
@@ -115,26 +126,43 @@ func (c *Client) follow(ctx context.Context) (whole bool, err error) {
 	silence := time.AfterFunc(c.config.Limit, func() { giveUp(errSilent) })
 	defer silence.Stop()
 
-	body, err := c.connect(ctx)
+	body, err := c.connect(ctx, c.position().revision)
 	if err != nil {
 		return false, because(ctx, err)
 	}
 	defer body.Close()
-	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() {
-		silence.Reset(c.config.Limit)
-		var ev Event
-		if err := json.Unmarshal(lines.Bytes(), &ev); err != nil {
-			return whole, fmt.Errorf("reading an event: %w", err)
+	c.move(func(at *position) { at.live = true })
+	defer c.move(func(at *position) { at.live = false })
+	for ev, err := range events(body) {
+		if err != nil {
+			return whole, because(ctx, err)
 		}
+		silence.Reset(c.config.Limit)
 		c.take(ev)
 		whole = whole || ev.Synced
 	}
-	if err := lines.Err(); err != nil {
-		return whole, because(ctx, err)
-	}
 	return whole, io.ErrUnexpectedEOF
+}
+
+// events reads a feed until it ends.
+func events(body io.Reader) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		lines := bufio.NewScanner(body)
+		lines.Buffer(nil, maxLine)
+		for lines.Scan() {
+			var ev Event
+			if err := json.Unmarshal(lines.Bytes(), &ev); err != nil {
+				yield(ev, fmt.Errorf("reading an event: %w", err))
+				return
+			}
+			if !yield(ev, nil) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield(Event{}, err)
+		}
+	}
 }
 
 // because is why a request whose context may have been given up failed.
@@ -145,11 +173,11 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-func (c *Client) connect(ctx context.Context) (io.ReadCloser, error) {
+func (c *Client) connect(ctx context.Context, from uint64) (io.ReadCloser, error) {
 	u := *c.url
-	if c.revision > 0 {
+	if from > 0 {
 		q := u.Query()
-		q.Set("from", strconv.FormatUint(c.revision, 10))
+		q.Set("from", strconv.FormatUint(from, 10))
 		u.RawQuery = q.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
@@ -168,12 +196,28 @@ func (c *Client) connect(ctx context.Context) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
+var errNotLive = errors.New("the feed is not followed at the moment")
+
+func (c *Client) position() position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *Client) move(change func(*position)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.at)
+	close(c.at.moved)
+	c.at.moved = make(chan struct{})
+}
+
 // take applies one event and notes how far the view has come.
 func (c *Client) take(ev Event) {
 	if ev.Reset || ev.Key != "" || ev.Synced {
 		c.config.Apply(ev)
 	}
-	c.revision = ev.Revision
+	c.move(func(at *position) { at.revision = ev.Revision })
 	whole := ev.Synced || ev.Beat && c.began
 	if !whole {
 		return // what happened while we were away is still coming in
@@ -190,6 +234,54 @@ func (c *Client) take(ev Event) {
 	if c.lost {
 		c.lost = false
 		c.config.Log.Info("feed heard again", "url", c.config.URL)
+	}
+}
+
+// CatchUp returns when everything has been applied that was true when it was
+// called: for who knows that something was just changed, and needs that here.
+// It asks for what is new as a second reader, which hears it at once, and waits
+// until Run has come as far. Where Run follows nothing it is an error at once.
+func (c *Client) CatchUp(ctx context.Context) error {
+	from := c.position()
+	if from.revision == 0 || !from.live {
+		return errNotLive
+	}
+	body, err := c.connect(ctx, from.revision)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	last := from.revision // that concerns this feed
+	for ev, err := range events(body) {
+		switch {
+		case err != nil:
+			return err
+		case ev.Reset:
+			return fmt.Errorf("the server has no history from revision %d on", from.revision)
+		case ev.Synced:
+			return c.reach(ctx, last)
+		case ev.Key != "":
+			last = ev.Revision
+		}
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// reach waits until Run has applied the row of that revision.
+func (c *Client) reach(ctx context.Context, revision uint64) error {
+	for {
+		now := c.position()
+		switch {
+		case now.revision >= revision:
+			return nil
+		case !now.live:
+			return errNotLive
+		}
+		select {
+		case <-now.moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -133,6 +133,73 @@ func TestAClientGoesOnFromTheLastWholeTransactionItHeard(t *testing.T) {
 	})
 }
 
+func TestCatchingUpWaitsForAllThatWasTrueBefore(t *testing.T) {
+	const begin = `{"revision":7,"synced":true}` + "\n"
+	for name, c := range map[string]struct {
+		late, news string        // what the first connection is told after a second, and the second one at once
+		takes      time.Duration // to return
+		fails      string
+	}{
+		"nothing is new":               {"", `{"revision":9,"synced":true}`, 0, ""},
+		"a row is new":                 {`{"revision":8,"key":"a","value":1}`, `{"revision":8,"key":"a","value":1}` + "\n" + `{"revision":9,"synced":true}`, time.Second, ""},
+		"a transaction of two rows is": {`{"revision":7,"key":"a"}` + "\n" + `{"revision":8,"key":"b"}`, `{"revision":7,"key":"a"}` + "\n" + `{"revision":8,"key":"b"}` + "\n" + `{"revision":8,"synced":true}`, time.Second, ""},
+		"half of it came":              {`{"revision":7,"key":"a"}`, `{"revision":7,"key":"a"}` + "\n" + `{"revision":8,"key":"b"}` + "\n" + `{"revision":8,"synced":true}`, 3 * time.Second, "deadline"},
+		"a beat is no news":            {`{"revision":7,"beat":true}`, `{"revision":8,"key":"a"}` + "\n" + `{"revision":8,"synced":true}`, 3 * time.Second, "deadline"},
+		"the history is gone":          {"", `{"revision":0,"reset":true}`, 0, "no history"},
+		"the second reader is cut off": {"", `{"revision":8,"key":"a"}`, 0, "EOF"},
+		"it is told nonsense":          {"", `nonsense`, 0, "reading an event"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := follow(t, &wire{serve: func(ctx context.Context, w io.Writer, n int) {
+					if n == 2 {
+						io.WriteString(w, c.news+"\n")
+						return
+					}
+					io.WriteString(w, begin)
+					if c.late != "" && pause(ctx, time.Second) {
+						io.WriteString(w, c.late+"\n")
+					}
+					until(ctx)
+				}}, func(client.Event) {})
+				if err := f.CatchUp(t.Context()); err == nil {
+					t.Error("it caught up before it followed anything")
+				}
+				synctest.Wait()
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				err := f.CatchUp(ctx)
+				if took := time.Since(began); took != c.takes || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
+					t.Errorf("it returned %v after %v, want %q after %v", err, took, c.fails, c.takes)
+				}
+			})
+		})
+	}
+}
+
+// Nobody waits for a connection that has ended.
+func TestCatchingUpEndsWithTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t, &wire{serve: func(ctx context.Context, w io.Writer, n int) {
+			switch n {
+			case 1:
+				io.WriteString(w, `{"revision":7,"synced":true}`+"\n")
+				pause(ctx, time.Second)
+			case 2:
+				io.WriteString(w, `{"revision":8,"key":"a"}`+"\n"+`{"revision":8,"synced":true}`+"\n")
+			default:
+				until(ctx)
+			}
+		}}, func(client.Event) {})
+		synctest.Wait()
+		began := time.Now()
+		if err := f.CatchUp(t.Context()); err == nil || time.Since(began) != time.Second {
+			t.Errorf("it returned %v after %v, want an error when the connection ended", err, time.Since(began))
+		}
+	})
+}
+
 func TestASilentConnectionIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &wire{serve: func(ctx context.Context, w io.Writer, n int) {
