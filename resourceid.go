@@ -170,13 +170,17 @@ func ParseScope(s string) (Scope, error) {
 func (s Scope) Key() string { return strings.ToLower(string(s)) }
 
 // Contains reports whether r is s itself or below it. A shared prefix of
-// letters is not an ancestor: /…/rg does not contain /…/rg2.
+// letters is not an ancestor: /…/rg does not contain /…/rg2; and no scope at all
+// contains nothing.
 func (s Scope) Contains(r Scope) bool {
-	if s == Root {
+	switch {
+	case s == Root:
 		return true
+	case s == "" || len(r) < len(s) || len(r) > len(s) && r[len(s)] != '/':
+		return false
 	}
-	a, b := s.Key(), r.Key()
-	return a == b || len(b) > len(a) && b[len(a)] == '/' && strings.HasPrefix(b, a)
+	above := r[:len(s)]
+	return above == s || strings.EqualFold(string(above), string(s))
 }
 
 // Upward yields the keys of s and of each scope that contains it, ending with "/".

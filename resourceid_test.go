@@ -143,6 +143,17 @@ func FuzzParseResourceID(f *testing.F) {
 		if !innate.Root.Contains(id.Scope()) || !id.Scope().Contains(id.Scope()) {
 			t.Fatalf("%q is not within itself", id)
 		}
+		above := slices.Collect(id.Scope().Upward())
+		for _, level := range above {
+			if !innate.Scope(level).Contains(id.Scope()) || level != id.Key() && id.Scope().Contains(innate.Scope(level)) {
+				t.Fatalf("%q and its ancestor %q: the wrong one contains the other", id, level)
+			}
+		}
+		for n := range len(id) { // no other beginning of it is an ancestor
+			if begin := innate.Scope(id[:n]); begin.Contains(id.Scope()) != slices.Contains(above, begin.Key()) {
+				t.Fatalf("%q contains %q: %t", begin, id, begin.Contains(id.Scope()))
+			}
+		}
 		if id.Equal(lower) != (id.Key() == lower.Key()) {
 			t.Fatalf("%q: Equal and Key disagree on %q", id, lower)
 		}

@@ -119,14 +119,13 @@ func (a *Access) Allowed(ctx context.Context, who innate.Principal, do Action, a
 // grant looks for an assignment that allows it: the principal's own first, then
 // those of its groups.
 func (a *Access) grant(who innate.Principal, do Action, at innate.Scope) (Decision, bool) {
-	key := at.Key()
-	if g, role, ok := a.index.allowing(who.Object, do, key, who.Assurance); ok {
-		return Decision{Allowed: true, Why: role + " at " + string(g.Scope), Assignment: g.ID, Role: role}, true
+	if g, role, ok := a.index.allowing(who.Object, do, at, who.Assurance); ok {
+		return Decision{Allowed: true, Why: role + " at " + string(g.scope), Assignment: g.id, Role: role}, true
 	}
 	for _, group := range a.config.Directory.Groups(who.Object) {
-		if g, role, ok := a.index.allowing(group, do, key, who.Assurance); ok {
-			why := role + " at " + string(g.Scope) + " through " + a.groupName(group)
-			return Decision{Allowed: true, Why: why, Assignment: g.ID, Role: role}, true
+		if g, role, ok := a.index.allowing(group, do, at, who.Assurance); ok {
+			why := role + " at " + string(g.scope) + " through " + a.groupName(group)
+			return Decision{Allowed: true, Why: why, Assignment: g.id, Role: role}, true
 		}
 	}
 	return Decision{}, false
@@ -135,12 +134,12 @@ func (a *Access) grant(who innate.Principal, do Action, at innate.Scope) (Decisi
 // tooWeak refuses who would be allowed if it were proved more surely where it runs.
 func (a *Access) tooWeak(who innate.Principal, do Action, at innate.Scope) (Decision, bool) {
 	for _, id := range a.identities(who.Object) {
-		g, role, ok := a.index.allowing(id, do, at.Key(), surest)
+		g, role, ok := a.index.allowing(id, do, at, surest)
 		if !ok {
 			continue
 		}
 		why := fmt.Sprintf("%s at %s is granted to whoever is proved by %s or more surely, and this caller's proof is %s",
-			role, g.Scope, g.Minimum, who.Assurance)
+			role, g.scope, g.minimum, who.Assurance)
 		return Decision{Why: why}, true
 	}
 	return Decision{}, false
@@ -158,7 +157,7 @@ func (a *Access) groupName(id innate.ObjectID) string {
 
 // refusal says no, what the principal does have there, and what it would take.
 func (a *Access) refusal(who innate.Principal, do Action, at innate.Scope, why string) Decision {
-	if roles := a.index.reaching(a.identities(who.Object), at.Key(), who.Assurance); len(roles) > 0 {
+	if roles := a.index.reaching(a.identities(who.Object), at, who.Assurance); len(roles) > 0 {
 		why += "; it has " + strings.Join(roles, ", ") + " there, which does not include it"
 	}
 	return Decision{Why: why, Smallest: a.index.smallest(do)}
@@ -230,5 +229,5 @@ func (a *Access) event(ctx context.Context, who innate.Principal, action, target
 
 // Sees reports whether who has any role at id, above it or below it: lists show only that.
 func (a *Access) Sees(who innate.Principal, id innate.ResourceID) bool {
-	return a.index.touches(a.identities(who.Object), id.Key(), who.Assurance)
+	return a.index.touches(a.identities(who.Object), id.Scope(), who.Assurance)
 }

@@ -3,7 +3,6 @@ package access
 import (
 	"iter"
 	"slices"
-	"strings"
 
 	"innate"
 )
@@ -11,56 +10,66 @@ import (
 // A holding is what one principal has. Nearly all have a few grants, which are
 // quickest gone through; a map is made for the few that have many.
 type holding struct {
-	few  []*grant
-	many map[string][]*grant // by scope key, once there are more than fewest
+	few  []grant
+	many map[string][]grant // by scope key, once there are more than fewest
 }
 
 const fewest = 16
 
-func (h *holding) add(g *grant) {
+// A grant is what decides of an assignment, side by side in memory: most of the
+// time of a decision among millions is spent waiting for memory.
+type grant struct {
+	scope   innate.Scope
+	role    string // id
+	id      string // of the assignment
+	minimum innate.Assurance
+}
+
+func (h *holding) add(g grant) {
 	if h.many == nil && len(h.few) < fewest {
 		h.few = append(h.few, g)
 		return
 	}
 	if h.many == nil {
-		h.many = map[string][]*grant{}
+		h.many = map[string][]grant{}
 		for _, f := range h.few {
-			h.many[f.key] = append(h.many[f.key], f)
+			h.many[f.scope.Key()] = append(h.many[f.scope.Key()], f)
 		}
 		h.few = nil
 	}
-	h.many[g.key] = append(h.many[g.key], g)
+	h.many[g.scope.Key()] = append(h.many[g.scope.Key()], g)
 }
 
-// remove takes a grant away and reports whether nothing is left.
-func (h *holding) remove(g *grant) (empty bool) {
-	same := func(o *grant) bool { return o == g }
+// remove takes the grant of an assignment away and reports whether nothing is left.
+func (h *holding) remove(as *Assignment) (empty bool) {
+	same := func(g grant) bool { return g.id == as.ID && g.scope == as.Scope }
 	if h.many == nil {
 		h.few = slices.DeleteFunc(h.few, same)
 		return len(h.few) == 0
 	}
-	if left := slices.DeleteFunc(h.many[g.key], same); len(left) > 0 {
-		h.many[g.key] = left
+	key := as.Scope.Key()
+	if left := slices.DeleteFunc(h.many[key], same); len(left) > 0 {
+		h.many[key] = left
 	} else {
-		delete(h.many, g.key)
+		delete(h.many, key)
 	}
 	return len(h.many) == 0
 }
 
-// reaching yields the grants at the scope with that key or above it.
-func (h *holding) reaching(key string) iter.Seq[*grant] {
+// reaching yields the grants at a scope or above it.
+func (h *holding) reaching(at innate.Scope) iter.Seq[*grant] {
 	return func(yield func(*grant) bool) {
-		for _, g := range h.few {
-			if contains(g.key, key) && !yield(g) {
+		for i := range h.few {
+			if g := &h.few[i]; g.scope.Contains(at) && !yield(g) {
 				return
 			}
 		}
 		if h.many == nil {
 			return
 		}
-		for level := range innate.Scope(key).Upward() {
-			for _, g := range h.many[level] {
-				if !yield(g) {
+		for level := range at.Upward() {
+			for i := range h.many[level] {
+				if !yield(&h.many[level][i]) {
 					return
 				}
 			}
@@ -68,24 +77,22 @@ func (h *holding) reaching(key string) iter.Seq[*grant] {
 	}
 }
 
-// touches reports whether there is a grant at the scope with that key, above or
-// below it, to whoever is proved so surely.
-func (h *holding) touches(key string, proof innate.Assurance) bool {
-	enough := func(g *grant) bool { return g.Minimum <= proof }
+// touches reports whether there is a grant at a scope, above or below it, to
+// whoever is proved so surely.
+func (h *holding) touches(at innate.Scope, proof innate.Assurance) bool {
+	enough := func(g grant) bool { return g.minimum <= proof }
 	for _, g := range h.few {
-		if enough(g) && (contains(g.key, key) || contains(key, g.key)) {
+		if enough(g) && related(g.scope, at) {
 			return true
 		}
 	}
-	for k, grants := range h.many {
-		if (contains(k, key) || contains(key, k)) && slices.ContainsFunc(grants, enough) {
+	for key, grants := range h.many {
+		if related(innate.Scope(key), at) && slices.ContainsFunc(grants, enough) {
 			return true
 		}
 	}
 	return false
 }
 
-// contains is Scope.Contains for scopes in the form that compares.
-func contains(above, key string) bool {
-	return above == "/" || strings.HasPrefix(key, above) && (len(key) == len(above) || key[len(above)] == '/')
-}
+// related reports whether one of two scopes contains the other.
+func related(a, b innate.Scope) bool { return a.Contains(b) || b.Contains(a) }

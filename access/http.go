@@ -190,7 +190,7 @@ func (a *Access) checkAccess(c call) (int, any, error) {
 // listPermissions lists what the caller's own roles at the scope say.
 func (a *Access) listPermissions(c call) (int, any, error) {
 	mine := []permission{}
-	for role := range a.index.roles(a.identities(c.who.Object), c.at.Key(), c.who.Assurance) {
+	for role := range a.index.roles(a.identities(c.who.Object), c.at, c.who.Assurance) {
 		mine = append(mine, permissionOf(role))
 	}
 	return http.StatusOK, list[permission]{Value: mine}, nil

@@ -60,13 +60,12 @@ func (a *Access) listAssignments(c call) (int, any, error) {
 		return 0, nil, err
 	}
 	answer := list[assignmentShape]{Value: []assignmentShape{}}
-	key := c.at.Key()
-	for _, g := range a.index.around(key) {
-		row := g.row()
+	for _, as := range a.index.around(c.at) {
+		row := as.row()
 		if row < page.From {
 			continue
 		}
-		ok, err := a.admits(filter, g, key)
+		ok, err := a.admits(filter, as, c.at)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -77,21 +76,21 @@ func (a *Access) listAssignments(c call) (int, any, error) {
 			answer.Next = page.Next(c.Request, row)
 			break
 		}
-		answer.Value = append(answer.Value, g.shape())
+		answer.Value = append(answer.Value, as.shape())
 	}
 	return http.StatusOK, answer, nil
 }
 
-// admits evaluates a $filter on one assignment, asked for at the scope with that key.
-func (a *Access) admits(filter *rest.Filter, g *grant, key string) (bool, error) {
+// admits evaluates a $filter on one assignment, asked for at a scope.
+func (a *Access) admits(filter *rest.Filter, as *Assignment, at innate.Scope) (bool, error) {
 	unknown := ""
 	ok, err := filter.Match(
 		func(name string) []string {
 			switch strings.ToLower(name) {
 			case "principalid":
-				return []string{string(g.Principal)}
+				return []string{string(as.Principal)}
 			case "roledefinitionid":
-				return []string{definitionID(g.Scope, g.Role), g.Role}
+				return []string{definitionID(as.Scope, as.Role), as.Role}
 			}
 			unknown = name
 			return nil
@@ -99,9 +98,9 @@ func (a *Access) admits(filter *rest.Filter, g *grant, key string) (bool, error)
 		func(name string, args []string) (bool, error) {
 			switch {
 			case strings.EqualFold(name, "atScope") && len(args) == 0:
-				return contains(g.key, key), nil
+				return as.Scope.Contains(at), nil
 			case strings.EqualFold(name, "assignedTo") && len(args) == 1:
-				return a.isOneOf(g.Principal, args[0]), nil
+				return a.isOneOf(as.Principal, args[0]), nil
 			}
 			unknown = name + "()"
 			return false, nil

@@ -14,16 +14,10 @@ import (
 // order of its commits. What it points to is never modified.
 type index struct {
 	mu       sync.RWMutex
-	rules    map[string]*rule             // role id
-	rows     map[string]*grant            // row of the assignment
-	held     map[innate.ObjectID]*holding // what a principal has
-	verdicts map[Action]map[string]*rule  // the roles that allow an action; emptied by every change of a role
-}
-
-// A grant is an assignment with its scope in the form that compares.
-type grant struct {
-	Assignment
-	key string
+	rules    map[string]*rule            // role id
+	rows     map[string]*Assignment      // by its row
+	held     map[innate.ObjectID]holding // what a principal has
+	verdicts map[Action]map[string]*rule // the roles that allow an action; emptied by every change of a role
 }
 
 // maxVerdicts bounds the remembered actions: ours are a few dozen, but anybody
@@ -33,8 +27,8 @@ const maxVerdicts = 1024
 func newIndex(db *store.DB) *index {
 	x := &index{
 		rules:    map[string]*rule{},
-		rows:     map[string]*grant{},
-		held:     map[innate.ObjectID]*holding{},
+		rows:     map[string]*Assignment{},
+		held:     map[innate.ObjectID]holding{},
 		verdicts: map[Action]map[string]*rule{},
 	}
 	for _, r := range builtIn {
@@ -60,27 +54,30 @@ func (x *index) assignment(row string, as *Assignment) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if old, ok := x.rows[row]; ok {
-		if h := x.held[old.Principal]; h.remove(old) {
+		h := x.held[old.Principal]
+		if h.remove(old) {
 			delete(x.held, old.Principal)
+		} else {
+			x.held[old.Principal] = h
 		}
 		delete(x.rows, row)
 	}
 	if as == nil {
 		return
 	}
-	g := &grant{*as, as.Scope.Key()}
-	x.rows[row] = g
-	h, ok := x.held[as.Principal]
-	if !ok {
-		h = &holding{}
-		x.held[as.Principal] = h
+	x.rows[row] = as
+	g := grant{as.Scope, as.Role, as.ID, as.Minimum}
+	if r, ok := x.rules[as.Role]; ok {
+		g.role = r.ID // one text for all that have the role
 	}
+	h := x.held[as.Principal]
 	h.add(g)
+	x.held[as.Principal] = h
 }
 
-// allowing finds a grant of id that reaches the scope with that key and allows
-// do to whoever is proved so surely, and the name of its role.
-func (x *index) allowing(id innate.ObjectID, do Action, key string, proof innate.Assurance) (*grant, string, bool) {
+// allowing finds a grant of id that reaches a scope and allows do to whoever is
+// proved so surely, and the name of its role.
+func (x *index) allowing(id innate.ObjectID, do Action, at innate.Scope, proof innate.Assurance) (grant, string, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	roles, known := x.verdicts[do]
@@ -89,14 +86,14 @@ func (x *index) allowing(id innate.ObjectID, do Action, key string, proof innate
 	}
 	h, ok := x.held[id]
 	if !ok {
-		return nil, "", false
+		return grant{}, "", false
 	}
-	for g := range h.reaching(key) {
-		if r, ok := roles[g.Role]; ok && g.Minimum <= proof {
-			return g, r.Name, true
+	for g := range h.reaching(at) {
+		if r, ok := roles[g.role]; ok && g.minimum <= proof {
+			return *g, r.Name, true
 		}
 	}
-	return nil, "", false
+	return grant{}, "", false
 }
 
 // judge finds the roles that allow do and remembers them. It is called with mu
@@ -130,10 +127,10 @@ func (x *index) smallest(do Action) string {
 	return ""
 }
 
-// reaching names the roles that any of ids has at the scope with that key when
-// proved so surely, each once.
-func (x *index) reaching(ids []innate.ObjectID, key string, proof innate.Assurance) (names []string) {
-	for r := range x.roles(ids, key, proof) {
+// reaching names the roles that any of ids has at a scope when proved so surely,
+// each once.
+func (x *index) reaching(ids []innate.ObjectID, at innate.Scope, proof innate.Assurance) (names []string) {
+	for r := range x.roles(ids, at, proof) {
 		if !slices.Contains(names, r.Name) {
 			names = append(names, r.Name)
 		}
@@ -141,9 +138,8 @@ func (x *index) reaching(ids []innate.ObjectID, key string, proof innate.Assuran
 	return names
 }
 
-// roles yields the roles that any of ids has at the scope with that key when
-// proved so surely.
-func (x *index) roles(ids []innate.ObjectID, key string, proof innate.Assurance) iter.Seq[Role] {
+// roles yields the roles that any of ids has at a scope when proved so surely.
+func (x *index) roles(ids []innate.ObjectID, at innate.Scope, proof innate.Assurance) iter.Seq[Role] {
 	return func(yield func(Role) bool) {
 		x.mu.RLock()
 		defer x.mu.RUnlock()
@@ -152,8 +148,8 @@ func (x *index) roles(ids []innate.ObjectID, key string, proof innate.Assurance)
 			if !ok {
 				continue
 			}
-			for g := range h.reaching(key) {
-				if r, ok := x.rules[g.Role]; ok && g.Minimum <= proof && !yield(r.Role) {
+			for g := range h.reaching(at) {
+				if r, ok := x.rules[g.role]; ok && g.minimum <= proof && !yield(r.Role) {
 					return
 				}
 			}
@@ -161,13 +157,13 @@ func (x *index) roles(ids []innate.ObjectID, key string, proof innate.Assurance)
 	}
 }
 
-// touches reports whether any of ids has anything at the scope with that key,
-// above it or below it, when proved so surely.
-func (x *index) touches(ids []innate.ObjectID, key string, proof innate.Assurance) bool {
+// touches reports whether any of ids has anything at a scope, above it or below
+// it, when proved so surely.
+func (x *index) touches(ids []innate.ObjectID, at innate.Scope, proof innate.Assurance) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, id := range ids {
-		if h, ok := x.held[id]; ok && h.touches(key, proof) {
+		if h, ok := x.held[id]; ok && h.touches(at, proof) {
 			return true
 		}
 	}
@@ -178,25 +174,24 @@ func (x *index) touches(ids []innate.ObjectID, key string, proof innate.Assuranc
 func (x *index) get(row string) (Assignment, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	g, ok := x.rows[row]
+	as, ok := x.rows[row]
 	if !ok {
 		return Assignment{}, false
 	}
-	return g.Assignment, true
+	return *as, true
 }
 
-// around lists the assignments at the scope with that key, above and below it,
-// in order of row.
-func (x *index) around(key string) []*grant {
+// around lists the assignments at a scope, above and below it, in order of row.
+func (x *index) around(at innate.Scope) []*Assignment {
 	x.mu.RLock()
-	var found []*grant
-	for _, g := range x.rows {
-		if contains(g.key, key) || contains(key, g.key) {
-			found = append(found, g)
+	var found []*Assignment
+	for _, as := range x.rows {
+		if related(as.Scope, at) {
+			found = append(found, as)
 		}
 	}
 	x.mu.RUnlock()
-	slices.SortFunc(found, func(a, b *grant) int { return strings.Compare(a.row(), b.row()) })
+	slices.SortFunc(found, func(a, b *Assignment) int { return strings.Compare(a.row(), b.row()) })
 	return found
 }
 
