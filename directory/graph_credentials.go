@@ -51,7 +51,26 @@ func (d *Directory) addPassword(r *http.Request, who innate.Principal) (int, any
 	return http.StatusOK, answer, err
 }
 
+// removePassword takes one secret away.
 func (d *Directory) removePassword(r *http.Request, who innate.Principal) (int, any, error) {
+	return d.removeCredential(r, who, "password", func(a *Registration, is func(keyID string) bool) (removed bool) {
+		before := len(a.Secrets)
+		a.Secrets = slices.DeleteFunc(slices.Clone(a.Secrets), func(s Secret) bool { return is(s.KeyID) })
+		return len(a.Secrets) < before
+	})
+}
+
+// removeKey takes one certificate away.
+func (d *Directory) removeKey(r *http.Request, who innate.Principal) (int, any, error) {
+	return d.removeCredential(r, who, "key", func(a *Registration, is func(keyID string) bool) (removed bool) {
+		before := len(a.Certificates)
+		a.Certificates = slices.DeleteFunc(slices.Clone(a.Certificates), func(c Certificate) bool { return is(c.KeyID) })
+		return len(a.Certificates) < before
+	})
+}
+
+// removeCredential reads which credential of that kind is to go.
+func (d *Directory) removeCredential(r *http.Request, who innate.Principal, kind string, remove func(*Registration, func(keyID string) bool) bool) (int, any, error) {
 	var in struct {
 		KeyID string `json:"keyId"`
 	}
@@ -60,11 +79,9 @@ func (d *Directory) removePassword(r *http.Request, who innate.Principal) (int, 
 	}
 	return http.StatusNoContent, nil, d.edit(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) error {
 		return editRegistration(tx, client, func(a *Registration) error {
-			kept := slices.DeleteFunc(slices.Clone(a.Secrets), func(s Secret) bool { return strings.EqualFold(s.KeyID, in.KeyID) })
-			if len(kept) == len(a.Secrets) {
-				return bad("No password credential found with keyId '%s'.", in.KeyID)
+			if !remove(a, func(keyID string) bool { return strings.EqualFold(keyID, in.KeyID) }) {
+				return bad("No %s credential found with keyId '%s'.", kind, in.KeyID)
 			}
-			a.Secrets = kept
 			return nil
 		})
 	})
@@ -124,24 +141,4 @@ func (d *Directory) addKey(r *http.Request, who innate.Principal) (int, any, err
 	})
 	answer.Context = d.config.Graph + "/v1.0/$metadata#microsoft.graph.keyCredential"
 	return http.StatusOK, answer, err
-}
-
-// removeKey takes one certificate away.
-func (d *Directory) removeKey(r *http.Request, who innate.Principal) (int, any, error) {
-	var in struct {
-		KeyID string `json:"keyId"`
-	}
-	if err := rest.Read(r, &in); err != nil {
-		return 0, nil, err
-	}
-	return http.StatusNoContent, nil, d.edit(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) error {
-		return editRegistration(tx, client, func(a *Registration) error {
-			kept := slices.DeleteFunc(slices.Clone(a.Certificates), func(c Certificate) bool { return strings.EqualFold(c.KeyID, in.KeyID) })
-			if len(kept) == len(a.Certificates) {
-				return bad("No key credential found with keyId '%s'.", in.KeyID)
-			}
-			a.Certificates = kept
-			return nil
-		})
-	})
 }
