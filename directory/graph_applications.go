@@ -191,6 +191,12 @@ func (d *Directory) getApplication(r *http.Request, who innate.Principal) (int, 
 
 // edit changes the registration that the path names, on the record.
 func (d *Directory) edit(r *http.Request, who innate.Principal, action string, edit func(store.Tx, innate.ClientID) error) error {
+	return d.editPart(r, who, action, func(tx store.Tx, client innate.ClientID) (string, error) { return "", edit(tx, client) })
+}
+
+// editPart is edit for a part of the registration, which the record names too:
+// edit returns the id of the credential that it changed.
+func (d *Directory) editPart(r *http.Request, who innate.Principal, action string, edit func(store.Tx, innate.ClientID) (part string, err error)) error {
 	if err := d.config.MayEdit(r.Context(), who, action); err != nil {
 		return err
 	}
@@ -199,10 +205,15 @@ func (d *Directory) edit(r *http.Request, who innate.Principal, action string, e
 		return err
 	}
 	return d.update(r.Context(), func(tx store.Tx) error {
-		if err := edit(tx, a.Client); err != nil {
+		part, err := edit(tx, a.Client)
+		if err != nil {
 			return err
 		}
-		return d.leave(r.Context(), tx, who, action, string(a.ID))
+		target := string(a.ID)
+		if part != "" {
+			target += "/" + part
+		}
+		return d.leave(r.Context(), tx, who, action, target)
 	})
 }
 

@@ -41,11 +41,11 @@ func (d *Directory) addPassword(r *http.Request, who innate.Principal) (int, any
 		header
 		passwordShape
 	}
-	err := d.edit(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) error {
+	err := d.editPart(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) (string, error) {
 		s, value, err := AddSecret(tx, client, want.DisplayName, want.Start, want.End)
 		answer.passwordShape = newPasswordShape(s)
 		answer.Secret = &value
-		return err
+		return s.KeyID, err
 	})
 	answer.Context = d.config.Graph + "/v1.0/$metadata#microsoft.graph.passwordCredential"
 	return http.StatusOK, answer, err
@@ -77,8 +77,8 @@ func (d *Directory) removeCredential(r *http.Request, who innate.Principal, kind
 	if err := rest.Read(r, &in); err != nil {
 		return 0, nil, err
 	}
-	return http.StatusNoContent, nil, d.edit(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) error {
-		return editRegistration(tx, client, func(a *Registration) error {
+	return http.StatusNoContent, nil, d.editPart(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) (string, error) {
+		return strings.ToLower(in.KeyID), editRegistration(tx, client, func(a *Registration) error {
 			if !remove(a, func(keyID string) bool { return strings.EqualFold(keyID, in.KeyID) }) {
 				return bad("No %s credential found with keyId '%s'.", kind, in.KeyID)
 			}
@@ -134,10 +134,10 @@ func (d *Directory) addKey(r *http.Request, who innate.Principal) (int, any, err
 		header
 		keyShape
 	}
-	err := d.edit(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) error {
+	err := d.editPart(r, who, actionCredentials, func(tx store.Tx, client innate.ClientID) (string, error) {
 		c, err := AddCertificate(tx, client, in.Credential.Key, in.Credential.DisplayName)
 		answer.keyShape = newCertificateShape(c)
-		return err
+		return c.KeyID, err
 	})
 	answer.Context = d.config.Graph + "/v1.0/$metadata#microsoft.graph.keyCredential"
 	return http.StatusOK, answer, err
