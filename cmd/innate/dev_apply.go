@@ -236,7 +236,7 @@ func (k *keeper) registrations(ctx context.Context, d declaration) error {
 		want := d.Registrations[name]
 		have, ok := k.registered[name]
 		if !ok {
-			made, err := register(ctx, a, name, want.URIs)
+			made, err := register(ctx, a, newApplication{Name: name, URIs: want.URIs})
 			if err != nil {
 				return fmt.Errorf("registrations.%s: %w", name, err)
 			}

@@ -48,32 +48,31 @@ func (s *session) registrationCreate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make one, and its service principal", Args: cobra.ExactArgs(1),
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			if proof.certificate != "" { // before anything is made
-				if _, err := readCertificate(proof.certificate); err != nil {
+			want := newApplication{Name: args[0], URIs: uris}
+			if proof.certificate != "" {
+				der, err := readCertificate(proof.certificate)
+				if err != nil {
 					return err
 				}
+				want.Certificates = []clientCertificate{{Key: der}}
 			}
-			a, err := register(cmd.Context(), c, args[0], uris)
+			a, err := register(cmd.Context(), c, want)
 			if err != nil {
 				return err
 			}
-			switch {
-			case proof.secret:
+			if proof.secret {
 				made, err := addSecret(cmd.Context(), c, a.ID, clientSecret{})
 				if err != nil {
 					return err
 				}
 				a.Secrets = []clientSecret{made}
 				return s.say(a, "%s is there.\nclient id      %s\nclient secret  %s\nThe secret is shown this once.", a.Name, a.Client, made.Text)
-			case proof.certificate != "":
-				made, err := addCertificate(cmd.Context(), c, a, proof.certificate, "")
-				if err != nil {
-					return err
-				}
-				a.Certificates = []clientCertificate{made}
-				return s.say(a, "%s is there; its client id is %s.\n%s", a.Name, a.Client, certificateAdded(a, made))
 			}
-			return s.say(a, "%s is there; its client id is %s.", a.Name, a.Client)
+			text := fmt.Sprintf("%s is there; its client id is %s.", a.Name, a.Client)
+			for _, k := range a.Certificates {
+				text += "\n" + provedBy(a, k)
+			}
+			return s.say(a, "%s", text)
 		}),
 	}
 	cmd.Flags().StringArrayVar(&uris, "uri", nil, "identifier `URI` that tokens can be asked for; may be repeated")
@@ -81,12 +80,16 @@ func (s *session) registrationCreate() *cobra.Command {
 	return cmd
 }
 
+// A newApplication is one to be made, as Graph takes it.
+type newApplication struct {
+	Name         string              `json:"displayName"`
+	URIs         []string            `json:"identifierUris,omitempty"`
+	Certificates []clientCertificate `json:"keyCredentials,omitempty"`
+}
+
 // register makes an app registration.
-func register(ctx context.Context, c *admin.Client, name string, uris []string) (made application, err error) {
-	if uris == nil {
-		uris = []string{}
-	}
-	err = c.Graph(ctx, http.MethodPost, "/v1.0/applications", map[string]any{"displayName": name, "identifierUris": uris}, &made)
+func register(ctx context.Context, c *admin.Client, want newApplication) (made application, err error) {
+	err = c.Graph(ctx, http.MethodPost, "/v1.0/applications", want, &made)
 	return made, err
 }
 

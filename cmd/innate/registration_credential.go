@@ -55,9 +55,8 @@ they end. With 'innate federation' a program needs neither.`,
 
 // proofFlags say which credential is wanted.
 type proofFlags struct {
-	secret            bool
-	certificate       string // file
-	name, expiresText string
+	secret      bool
+	certificate string // file
 }
 
 func (p *proofFlags) add(cmd *cobra.Command) {
@@ -68,10 +67,11 @@ func (p *proofFlags) add(cmd *cobra.Command) {
 
 func (s *session) credentialAdd() *cobra.Command {
 	var want proofFlags
+	var name, expires string
 	cmd := &cobra.Command{
 		Use: "add REGISTRATION", Short: "Add a secret or a certificate", Args: cobra.ExactArgs(1),
 		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			if want.certificate != "" && want.expiresText != "" {
+			if want.certificate != "" && expires != "" {
 				return errors.New("--expires is for secrets: a certificate says itself how long it is good")
 			}
 			a, err := findRegistration(cmd.Context(), c, args[0])
@@ -79,15 +79,15 @@ func (s *session) credentialAdd() *cobra.Command {
 				return err
 			}
 			if want.certificate != "" {
-				made, err := addCertificate(cmd.Context(), c, a, want.certificate, want.name)
+				made, err := addCertificate(cmd.Context(), c, a, want.certificate, name)
 				if err != nil {
 					return err
 				}
-				return s.say(made, "%s\nkey id  %s", certificateAdded(a, made), made.KeyID)
+				return s.say(made, "%s\nkey id  %s", provedBy(a, made), made.KeyID)
 			}
-			secret := clientSecret{Name: want.name}
-			if want.expiresText != "" {
-				if secret.End, err = readDate("expires", want.expiresText); err != nil {
+			secret := clientSecret{Name: name}
+			if expires != "" {
+				if secret.End, err = readDate("expires", expires); err != nil {
 					return err
 				}
 			}
@@ -101,8 +101,8 @@ func (s *session) credentialAdd() *cobra.Command {
 	}
 	want.add(cmd)
 	cmd.MarkFlagsOneRequired("secret", "certificate")
-	cmd.Flags().StringVar(&want.name, "name", "", "`words` that say what it is for")
-	cmd.Flags().StringVar(&want.expiresText, "expires", "", "`date` until which the secret is good, such as 2027-01-31 or 2027-01-31T12:00:00Z; two years when left out")
+	cmd.Flags().StringVar(&name, "name", "", "`words` that say what it is for")
+	cmd.Flags().StringVar(&expires, "expires", "", "`date` until which the secret is good, such as 2027-01-31 or 2027-01-31T12:00:00Z; two years when left out")
 	return cmd
 }
 
@@ -123,8 +123,8 @@ func addCertificate(ctx context.Context, c *admin.Client, a application, file, n
 	return made, err
 }
 
-func certificateAdded(a application, made clientCertificate) string {
-	return fmt.Sprintf("%s is proved by the certificate with thumbprint %s, from %s until %s.", a.Name, made.Thumbprint, stamp(made.Start), stamp(made.End))
+func provedBy(a application, k clientCertificate) string {
+	return fmt.Sprintf("%s is proved by the certificate with thumbprint %s, from %s until %s.", a.Name, k.Thumbprint, stamp(k.Start), stamp(k.End))
 }
 
 // readCertificate reads the first certificate of a file of PEM.
