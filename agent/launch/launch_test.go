@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -108,6 +109,17 @@ func TestAnAppIsItsUIDAndNothingMore(t *testing.T) {
 	}
 	if !strings.HasSuffix(out, "\n0 1 2 3") { // the last is ls's own
 		t.Errorf("the app has descriptors that are not its own:\n%s", out)
+	}
+}
+
+// A shell that starts an agent in the background has it ignore SIGINT, nohup SIGHUP.
+func TestAnAppIgnoresNoSignalThatTheAgentWasToldToIgnore(t *testing.T) {
+	signal.Ignore(unix.SIGHUP, unix.SIGINT)
+	defer signal.Reset(unix.SIGHUP, unix.SIGINT)
+	for _, sig := range []string{"HUP", "INT"} {
+		if out, code := run(t, launch.Spec{UID: self(), Dir: "/"}, "kill -"+sig+" $$; echo ignored"); out != "" || code == 0 {
+			t.Errorf("SIG%s: it goes on and says %q (exit %d), want it to end", sig, out, code)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"syscall"
 
@@ -162,6 +163,9 @@ func (o orders) exec() error {
 	if err != nil {
 		return err
 	}
+	// Signals that the agent was started to ignore, by nohup or as a shell's job in
+	// the background, would stay so: one that is caught is as usual after exec.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
 	err = unix.Exec(path, o.Args, o.Env)
 	switch {
 	case errors.Is(err, unix.EACCES):
