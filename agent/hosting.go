@@ -25,14 +25,20 @@ const catching = time.Second
 // named finds what is placed here by its name or id, as it is at the control
 // plane now: who sets something and then starts a program, as scripts do, need
 // not wait in between. A control plane that does not answer stops nobody: it is
-// then as this host last heard.
-func (a *Agent) named(ctx context.Context, typ, name string) (*client.Placement, error) {
+// then as this host last heard, or hears in a moment.
+func (a *Agent) named(ctx context.Context, typ, name string) (p *client.Placement, err error) {
 	soon, cancel := context.WithTimeout(ctx, catching)
 	defer cancel()
-	if err := a.feed.CatchUp(soon); err != nil {
-		a.config.Log.Debug("what is new at the control plane is not known; going on with what was heard", "err", err)
+	unknown := a.feed.CatchUp(soon)
+	if unknown == nil {
+		return a.placed.named(typ, name)
 	}
-	return a.placed.named(ctx, typ, name)
+	a.config.Log.Debug("what is new at the control plane is not known; going on with what was heard", "err", unknown)
+	a.placed.await(ctx, func() bool {
+		p, err = a.placed.named(typ, name)
+		return p != nil
+	})
+	return p, err
 }
 
 // shapeOf is where the program of a run looks for its identity.

@@ -203,26 +203,22 @@ func (p *placements) await(ctx context.Context, look func() bool) {
 	}
 }
 
-// named finds a placed resource of a type by its name or id.
-func (p *placements) named(ctx context.Context, typ, name string) (found *client.Placement, err error) {
-	p.await(ctx, func() bool {
-		var ids []string
-		for _, pl := range p.all() {
-			if pl.Resource.Is(typ) && (strings.EqualFold(pl.Name, name) || strings.EqualFold(string(pl.Resource), name)) {
-				found, ids = pl, append(ids, string(pl.Resource))
-			}
+// named finds a placed resource of a type by its name or id. Of several of that
+// name it returns one, and an error that lists them.
+func (p *placements) named(typ, name string) (found *client.Placement, err error) {
+	var ids []string
+	for _, pl := range p.all() {
+		if pl.Resource.Is(typ) && (strings.EqualFold(pl.Name, name) || strings.EqualFold(string(pl.Resource), name)) {
+			found, ids = pl, append(ids, string(pl.Resource))
 		}
-		err = nil
-		switch len(ids) {
-		case 0:
-			err = fmt.Errorf("no %s called %q is placed on this host", typ[strings.LastIndexByte(typ, '/')+1:], name)
-		case 1:
-		default:
-			err = fmt.Errorf("%d resources called %q are placed on this host: say which by its id: %s", len(ids), name, strings.Join(ids, ", "))
-		}
-		return len(ids) > 0
-	})
-	return found, err
+	}
+	switch len(ids) {
+	case 0:
+		return nil, fmt.Errorf("no %s called %q is placed on this host", typ[strings.LastIndexByte(typ, '/')+1:], name)
+	case 1:
+		return found, nil
+	}
+	return found, fmt.Errorf("%d resources called %q are placed on this host: say which by its id: %s", len(ids), name, strings.Join(ids, ", "))
 }
 
 // Types of placements, as resource ids spell them.
