@@ -214,7 +214,7 @@ func (p *placements) named(typ, name string) (found *client.Placement, err error
 	}
 	switch len(ids) {
 	case 0:
-		return nil, fmt.Errorf("no %s called %q is placed on this host", typ[strings.LastIndexByte(typ, '/')+1:], name)
+		return nil, fmt.Errorf("no %s called %q is placed on this host: 'innate agent status' lists what is", called[typ], name)
 	case 1:
 		return found, nil
 	}
@@ -227,6 +227,9 @@ const (
 	typeVM      = "Microsoft.Compute/virtualMachines"
 	typeMachine = "Microsoft.HybridCompute/machines"
 )
+
+// called is what people call a resource of a type.
+var called = map[string]string{typeSite: "app", typeVM: "VM", typeMachine: "machine"}
 
 // holds returns the identity with that object id that a placement has.
 func holds(p *client.Placement, id innate.ObjectID) (client.Identity, bool) {

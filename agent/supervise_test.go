@@ -140,7 +140,7 @@ func TestARunThatCannotBeIsRefusedInWords(t *testing.T) {
 		"no program was given":                 {App: "api", Detach: true},
 		`want no, on-failure or always`:        {App: "api", Args: []string{"/bin/true"}, Restart: "sometimes", Detach: true},
 		"/nonexistent":                         {App: "api", Args: []string{"/nonexistent"}, Restart: agent.RestartAlways, Detach: true},
-		`no sites called "other" is placed on`: {App: "other", Args: []string{"/bin/true"}, Detach: true},
+		`no app called "other" is placed on`: {App: "other", Args: []string{"/bin/true"}, Detach: true},
 	} {
 		if _, err := agent.Run(a.socket(), q); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("got %v, want %q in it", err, why)

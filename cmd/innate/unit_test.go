@@ -470,7 +470,7 @@ func TestUnitsThatCannotBeAppsAreRefused(t *testing.T) {
 		m.refused(want, "attach", "--app", "api", "--unit", unit)
 	}
 	m.Unit("api.service", "[Service]\nUser=daemon\nExecStart=/bin/sleep 60\n")
-	m.refused(`no sites called "nix"`, "attach", "--app", "nix", "--unit", "api.service")
+	m.refused(`no app called "nix"`, "attach", "--app", "nix", "--unit", "api.service")
 	if out := m.Run("find", "/etc/systemd/system", "-name", "*innate.conf"); out != "" {
 		t.Errorf("something was written: %s", out)
 	}
