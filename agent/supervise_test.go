@@ -137,9 +137,9 @@ func TestARunThatCannotBeIsRefusedInWords(t *testing.T) {
 	p.place(app())
 	a := p.start(nil)
 	for why, q := range map[string]agent.RunRequest{
-		"no program was given":                 {App: "api", Detach: true},
-		`want no, on-failure or always`:        {App: "api", Args: []string{"/bin/true"}, Restart: "sometimes", Detach: true},
-		"/nonexistent":                         {App: "api", Args: []string{"/nonexistent"}, Restart: agent.RestartAlways, Detach: true},
+		"no program was given":               {App: "api", Detach: true},
+		`want no, on-failure or always`:      {App: "api", Args: []string{"/bin/true"}, Restart: "sometimes", Detach: true},
+		"/nonexistent":                       {App: "api", Args: []string{"/nonexistent"}, Restart: agent.RestartAlways, Detach: true},
 		`no app called "other" is placed on`: {App: "other", Args: []string{"/bin/true"}, Detach: true},
 	} {
 		if _, err := agent.Run(a.socket(), q); err == nil || !strings.Contains(err.Error(), why) {
