@@ -65,13 +65,12 @@ func (x *index) assignment(row string, as *Assignment) {
 	if as == nil {
 		return
 	}
-	x.rows[row] = as
-	g := grant{as.Scope, as.Role, as.ID, as.Minimum}
 	if r, ok := x.rules[as.Role]; ok {
-		g.role = r.ID // one text for all that have the role
+		as.Role = r.ID // one text for all that have the role
 	}
+	x.rows[row] = as
 	h := x.held[as.Principal]
-	h.add(g)
+	h.add(grant{as.Scope, as.Role, as.ID, as.Minimum})
 	x.held[as.Principal] = h
 }
 

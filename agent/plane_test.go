@@ -430,11 +430,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(10 * time.Second); !ok(); {
+	for end := time.After(5 * time.Second); !ok(); {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within 5 s: %s", what)
 		}
 	}
 }

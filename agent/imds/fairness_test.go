@@ -97,10 +97,10 @@ func TestANoisyVMDoesNotStarveAnother(t *testing.T) {
 	stop()
 	crowd.Wait()
 	slices.Sort(took)
-	usual := took[len(took)/2]
-	t.Logf("the quiet VM waited %v, and once %v; the noisy one had %d answers and %d times 429", usual, took[len(took)-1], answered.Load(), throttled.Load())
-	if usual > time.Second { // what a probe waits (managed-identity-endpoints §1.4)
-		t.Errorf("the quiet VM waited %v", usual)
+	slow := took[len(took)*99/100] // one in a hundred may be the machine's
+	t.Logf("the quiet VM waited %v, and at most %v; the noisy one had %d answers and %d times 429", slow, took[len(took)-1], answered.Load(), throttled.Load())
+	if slow > time.Second { // what a probe waits (managed-identity-endpoints §1.4)
+		t.Errorf("the quiet VM waited %v", slow)
 	}
 	if throttled.Load() == 0 || unexplained.Load() != 0 {
 		t.Errorf("the noisy VM: %d times 429, %d other answers", throttled.Load(), unexplained.Load())

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"innate"
 	"innate/agent/caller"
@@ -119,7 +120,11 @@ func TestCtrlCEndsQuickstartAtOnceAndLeavesNothing(t *testing.T) {
 			s := newShell(t)
 			p := s.start("quickstart")
 			p.waitFor(when.said)
+			begin := time.Now()
 			p.signal(syscall.SIGINT)
+			if took := time.Since(begin); took > 10*time.Second {
+				t.Errorf("it took %s to end", took)
+			}
 			if p.code() != when.code || strings.Contains(p.all(), "cut off") {
 				t.Errorf("exit code %d, want %d, and nothing to be waited for:\n%s", p.code(), when.code, p.all())
 			}
