@@ -99,12 +99,8 @@ func (st *stage) assertions(ctx context.Context, alg jwt.Alg, key crypto.Signer,
 	g.SetLimit(benchConnections)
 	for i := range bodies {
 		g.Go(func() error {
-			var app struct {
-				Client innate.ClientID `json:"appId"`
-			}
-			if err := st.Admin.Graph(ctx, http.MethodPost, "/v1.0/applications", map[string]any{
-				"displayName": "bench", "keyCredentials": []any{map[string]any{"key": der}},
-			}, &app); err != nil {
+			app, err := register(ctx, st.Admin, newApplication{Name: "bench", Certificates: []clientCertificate{{Key: der}}})
+			if err != nil {
 				return err
 			}
 			assertion, err := signer.Sign(map[string]any{

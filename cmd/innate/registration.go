@@ -63,7 +63,7 @@ func (s *session) registrationCreate() *cobra.Command {
 			if proof.secret {
 				made, err := addSecret(cmd.Context(), c, a.ID, clientSecret{})
 				if err != nil {
-					return err
+					return fmt.Errorf("%s is there, without a secret ('innate registration credential add %s --secret' makes one): %w", a.Name, a.Client, err)
 				}
 				a.Secrets = []clientSecret{made}
 				return s.say(a, "%s is there.\nclient id      %s\nclient secret  %s\nThe secret is shown this once.", a.Name, a.Client, made.Text)
@@ -113,11 +113,7 @@ func (s *session) registrationList() *cobra.Command {
 func (s *session) registrationShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show REGISTRATION", Short: "Show one", Args: cobra.ExactArgs(1),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			return s.printRegistration(a)
 		}),
 	}
@@ -201,12 +197,8 @@ func (s *session) registrationSet() *cobra.Command {
 		Long: `Sets what the tokens for a registration are like, from the next one on, and
 whether the assertions of its program are good once or until they end.`,
 		Example: "  innate registration set orders --token-version 2 --signing-algorithm ES256\n  innate registration set orders --groups",
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			edit, err := want.edit(cmd)
-			if err != nil {
-				return err
-			}
-			a, err := findRegistration(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
@@ -231,17 +223,24 @@ whether the assertions of its program are good once or until they end.`,
 func (s *session) registrationDelete() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete REGISTRATION", Short: "Delete one, its service principal and its grants", Args: cobra.ExactArgs(1),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			if err := c.Graph(cmd.Context(), http.MethodDelete, "/v1.0/applications/"+string(a.ID), nil, nil); err != nil {
 				return err
 			}
 			return s.say(map[string]any{"deleted": a.ID}, "%s is gone.", a.Name)
 		}),
 	}
+}
+
+// askingAbout is asking for a command whose first argument names a registration.
+func (s *session) askingAbout(do func(cmd *cobra.Command, c *admin.Client, a application, args []string) error) func(*cobra.Command, []string) error {
+	return s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
+		a, err := findRegistration(cmd.Context(), c, args[0])
+		if err != nil {
+			return err
+		}
+		return do(cmd, c, a, args)
+	})
 }
 
 // findRegistration finds an app registration by its name, client id or object id.

@@ -70,13 +70,9 @@ func (s *session) credentialAdd() *cobra.Command {
 	var name, expires string
 	cmd := &cobra.Command{
 		Use: "add REGISTRATION", Short: "Add a secret or a certificate", Args: cobra.ExactArgs(1),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			if want.certificate != "" && expires != "" {
 				return errors.New("--expires is for secrets: a certificate says itself how long it is good")
-			}
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
 			}
 			if want.certificate != "" {
 				made, err := addCertificate(cmd.Context(), c, a, want.certificate, name)
@@ -87,9 +83,11 @@ func (s *session) credentialAdd() *cobra.Command {
 			}
 			secret := clientSecret{Name: name}
 			if expires != "" {
-				if secret.End, err = readDate("expires", expires); err != nil {
+				end, err := readDate("expires", expires)
+				if err != nil {
 					return err
 				}
+				secret.End = end
 			}
 			made, err := addSecret(cmd.Context(), c, a.ID, secret)
 			if err != nil {
@@ -151,11 +149,7 @@ func readCertificate(file string) (der []byte, err error) {
 func (s *session) credentialList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list REGISTRATION", Short: "List them, without the secrets", Args: cobra.ExactArgs(1),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			var rows [][]string
 			for _, p := range a.Secrets {
 				rows = append(rows, []string{"secret", p.KeyID, p.Name, p.Hint + "…", stamp(p.Start), stamp(p.End)})
@@ -172,11 +166,7 @@ func (s *session) credentialList() *cobra.Command {
 func (s *session) credentialRemove() *cobra.Command {
 	return &cobra.Command{
 		Use: "remove REGISTRATION KEY-ID", Short: "Remove one, which proves nothing any more", Args: cobra.ExactArgs(2),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			what, action := a.credential(args[1])
 			if what == "" {
 				return fmt.Errorf("%s has no credential with key id %q: 'innate registration credential list %s' lists those it has", a.Name, args[1], args[0])

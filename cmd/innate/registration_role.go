@@ -57,11 +57,7 @@ func (s *session) appRoleCreate() *cobra.Command {
 	role := appRole{Members: []string{"Application", "User"}, Enabled: true}
 	cmd := &cobra.Command{
 		Use: "create REGISTRATION", Short: "Make a role, which nobody has yet", Args: cobra.ExactArgs(1),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			role.ID = innate.NewGUID()
 			if role.Name == "" {
 				role.Name = role.Value
@@ -156,11 +152,7 @@ func (s *session) appRoleRemove() *cobra.Command {
 func (s *session) appRoleList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list REGISTRATION", Short: "List the roles of a registration and who has them", Args: cobra.ExactArgs(1),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			held, err := graphPages[appRoleAssignment](cmd.Context(), c, assignedTo(a))
 			if err != nil {
 				return err
@@ -192,14 +184,10 @@ const noAppRole = "00000000-0000-0000-0000-000000000000"
 func (s *session) appRoleRequire() *cobra.Command {
 	return &cobra.Command{
 		Use: "require REGISTRATION on|off", Short: "Say whether only who has a role gets tokens for a registration", Args: cobra.ExactArgs(2),
-		RunE: s.asking(func(cmd *cobra.Command, c *admin.Client, args []string) error {
+		RunE: s.askingAbout(func(cmd *cobra.Command, c *admin.Client, a application, args []string) error {
 			required := args[1] == "on"
 			if !required && args[1] != "off" {
 				return fmt.Errorf("%q: want on or off", args[1])
-			}
-			a, err := findRegistration(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
 			}
 			body := map[string]bool{"appRoleAssignmentRequired": required}
 			if err := c.Graph(cmd.Context(), http.MethodPatch, servicePrincipal(a), body, nil); err != nil {
