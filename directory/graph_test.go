@@ -427,6 +427,13 @@ func TestBadInputIsAnsweredInGraphsShape(t *testing.T) {
 		{400, "POST", "/v1.0/applications", map[string]any{"displayName": "x", "identifierUris": slices.Repeat([]string{"api://x"}, 51)}},
 		{400, "POST", target + "/addPassword", map[string]any{"passwordCredential": map[string]any{"endDateTime": "2020-01-01T00:00:00Z"}}},
 		{400, "POST", target + "/addPassword", map[string]any{"passwordCredential": map[string]any{"endDateTime": "tomorrow"}}},
+		{400, "POST", target + "/addKey", map[string]any{}},
+		{400, "POST", target + "/addKey", map[string]any{"keyCredential": map[string]any{"key": "AA==", "displayName": strings.Repeat("x", 300)}}},
+		{400, "POST", target + "/addKey", map[string]any{"keyCredential": map[string]any{"key": 7}}},
+		{400, "POST", target + "/removeKey", map[string]any{"keyId": ""}},
+		{400, "POST", target + "/removePassword", map[string]any{"keyId": []string{"x"}}},
+		{404, "POST", "/v1.0/applications/11111111-1111-1111-1111-111111111111/addKey", map[string]any{}},
+		{404, "POST", "/v1.0/applications/11111111-1111-1111-1111-111111111111/removeKey", map[string]any{"keyId": "x"}},
 		{400, "POST", "/v1.0/users", map[string]any{"displayName": "x", "userPrincipalName": "no-at"}},
 		{400, "POST", "/v1.0/users", map[string]any{"displayName": "x", "userPrincipalName": "a@b@c"}},
 		{400, "POST", "/v1.0/users", map[string]any{"displayName": "x", "userPrincipalName": "a/b@c"}},
@@ -445,6 +452,8 @@ func FuzzGraph(f *testing.F) {
 	f.Add("GET", "/v1.0/servicePrincipals(appId='x')", "$filter=appId eq 'x'", "")
 	f.Add("POST", "/beta/groups", "", `{"displayName":"x"}`)
 	f.Add("POST", "/v1.0/applications", "", `{"displayName":"x","identifierUris":["api://a/b?c"],"keyCredentials":[{"key":"AA=="}]}`)
+	f.Add("POST", "/v1.0/applications(appid='11111111-1111-1111-1111-111111111111')/addKey", "", `{"keyCredential":{"key":"AA==","displayName":"\u0000"},"proof":null}`)
+	f.Add("POST", "/v1.0/applications(appid='11111111-1111-1111-1111-111111111111')/removeKey", "", `{"keyId":null}`)
 	f.Add("POST", "/v1.0/directoryobjects/getbyids", "", `{"ids":["\u0000"]}`)
 	f.Add("POST", "/v1.0/applications", "", `{"displayName":"x","appRoles":[{"id":null}],"groupMembershipClaims":[],"optionalClaims":{"accessToken":[null]}}`)
 	f.Add("PATCH", "/v1.0/applications(appid='11111111-1111-1111-1111-111111111111')/federatedIdentityCredentials(name='one')", "", `{"subject":null,"claimsMatchingExpression":{"value":"claims['sub']"}}`)
